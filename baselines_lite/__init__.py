@@ -1,0 +1,39 @@
+"""MPI-parallel reinforcement learning in the style of OpenAI Baselines, on TensorFlow 2.
+
+    from baselines_lite import ppo2, load
+    policy = ppo2.learn("CartPole-v1", total_timesteps=100_000, seed=0)
+    policy.save("cartpole.safetensors")
+    policy = load("cartpole.safetensors")
+
+Importing the package loads neither TensorFlow nor MPI; they come with the first `learn` or `load`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from baselines_lite.common.errors import UserError
+
+if TYPE_CHECKING:
+    from baselines_lite.common.policy import ActorCritic
+
+# TensorFlow reads this when it is imported; set it to 0 (or pass --verbose) to see its start-up messages.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "evaluate", "load", "__version__"]
+
+
+def load(path: str) -> ActorCritic:
+    """The policy saved at `path`: weights, normalisation statistics and spaces. Raises UserError if it cannot be read."""
+    from baselines_lite.common.checkpoint import load_policy
+
+    return load_policy(path)
+
+
+def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: bool = True, seed: int = 0):
+    """Raw returns [episodes] of `policy` in `env`; see `baselines_lite.common.evaluation.evaluate`."""
+    from baselines_lite.common.evaluation import evaluate as run_episodes
+
+    return run_episodes(policy, env, episodes, deterministic, seed)

@@ -1,0 +1,1 @@
+"""What the algorithms share. Nothing here imports an algorithm."""

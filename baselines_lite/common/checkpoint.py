@@ -1,0 +1,130 @@
+"""One file per policy: safetensors with weights and statistics, and JSON metadata. Never pickle.
+
+The metadata hold the algorithm, its config, the network and the spaces, so that the file alone gives back the policy.
+Files are written beside their place and moved into it, so that an interrupted save never leaves half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.policy import ActorCritic
+
+FORMAT = 1
+
+
+def save_policy(path: str | Path, policy: ActorCritic) -> None:
+    """Writes the policy to `path`, replacing what is there. Raises UserError where that is not possible."""
+    metadata = {
+        "format": FORMAT,
+        **policy.info,
+        "network": policy.network,
+        "network_options": policy.network_options,
+        "value_network": policy.value_network,
+        "observation_space": space_to_json(policy.observation_space),
+        "action_space": space_to_json(policy.action_space),
+        "normalize": {"observations": policy.normalize.obs is not None, "rewards": policy.normalize.ret is not None,
+                      "gamma": policy.normalize.gamma},
+    }
+    tensors = {f"weights/{name}": value.numpy() for name, value in weights(policy).items()}
+    tensors |= {f"normalize/{name}": value for name, value in policy.normalize.state().items()}
+    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()},
+                metadata={"baselines_lite": json.dumps(metadata, default=dict)})  # tf.Module wraps dicts
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write the model file {str(path)!r}: {error.strerror}") from None
+
+
+def load_policy(path: str | Path) -> ActorCritic:
+    """The policy in a file that `save_policy` wrote. Raises UserError if the file is missing, damaged or foreign."""
+    metadata, tensors = read(path)
+    try:
+        policy = ActorCritic(
+            space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]),
+            network=metadata["network"], network_options=metadata["network_options"],
+            value_network=metadata["value_network"], normalize_observations=metadata["normalize"]["observations"],
+            normalize_rewards=metadata["normalize"]["rewards"], reward_gamma=metadata["normalize"]["gamma"])
+        policy.info = {k: metadata[k] for k in ("algorithm", "env", "config", "versions") if k in metadata}
+        assign(policy, path, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the model file {str(path)!r} is damaged: {type(error).__name__}: {error}") from None
+    return policy
+
+
+def load_into(policy: ActorCritic, path: str | Path) -> None:
+    """Gives a policy the weights and statistics of a file. Raises UserError if they are for another kind of policy."""
+    metadata, tensors = read(path)
+    mine = {"algorithm": policy.info.get("algorithm"), "network": policy.network, "value_network": policy.value_network,
+            "network_options": policy.network_options, "observation_space": space_to_json(policy.observation_space),
+            "action_space": space_to_json(policy.action_space)}
+    for key, value in mine.items():
+        if metadata.get(key) != value:
+            raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {metadata.get(key)}, not {value}")
+    assign(policy, path, tensors)
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A model file's metadata and tensors. Raises UserError if it cannot be read."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no model file {str(path)!r}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            text = (file.metadata() or {}).get("baselines_lite")
+            if text is None:
+                raise UserError(f"the file {str(path)!r} was not written by baselines_lite")
+            metadata = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"the model file {str(path)!r} is damaged or no model file: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"the model file {str(path)!r} has format {metadata.get('format')}, this version reads {FORMAT}")
+    return metadata, tensors
+
+
+def weights(policy: ActorCritic) -> dict[str, tf.Variable]:
+    """The policy's trainable variables by name."""
+    return {v.name.removesuffix(":0"): v for v in policy.trainable_variables}
+
+
+def assign(policy: ActorCritic, path: str | Path, tensors: dict[str, np.ndarray]) -> None:
+    """Puts a file's tensors into a policy. Raises UserError where names or shapes differ; then nothing is changed."""
+    variables = weights(policy)
+    found = {k.removeprefix("weights/"): t for k, t in tensors.items() if k.startswith("weights/")}
+    if found.keys() != variables.keys() or any(found[k].shape != variables[k].shape for k in found):
+        raise UserError(f"the model file {str(path)!r} does not fit: its weights have other names or shapes")
+    policy.normalize.load_state({k.removeprefix("normalize/"): t for k, t in tensors.items() if "normalize/" in k})
+    for name, tensor in found.items():
+        variables[name].assign(tensor)
+
+
+def space_to_json(space: gym.Space) -> dict[str, Any]:
+    """A Box or Discrete space as JSON-ready values."""
+    if isinstance(space, gym.spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    bounds = {k: [v if math.isfinite(v) else str(v) for v in getattr(space, k).ravel().tolist()] for k in ("low", "high")}
+    return {"kind": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
+
+
+def space_from_json(values: dict[str, Any]) -> gym.Space:
+    """The space that `space_to_json` described. Raises KeyError or ValueError for anything else."""
+    if values["kind"] == "Discrete":
+        return gym.spaces.Discrete(values["n"], start=values["start"])
+    dtype = np.dtype(values["dtype"])
+    low, high = (np.array([float(v) for v in values[k]]).astype(dtype).reshape(values["shape"]) for k in ("low", "high"))
+    return gym.spaces.Box(low, high, dtype=dtype.type)

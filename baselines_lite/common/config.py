@@ -1,0 +1,225 @@
+"""Configuration: frozen dataclasses whose fields say their meaning and range, and strict overrides of them.
+
+An algorithm's config is a frozen dataclass of `option(...)` fields. Values come from strings (the command line) or
+Python (keywords of `learn`), are converted by the field's type, never evaluated as code, and checked against the
+field's range. An unknown name is an error that suggests the nearest one. No TensorFlow here: `--help` must be fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.schedules import Schedule
+
+FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, above: float | None = None,
+           choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with its meaning and allowed values: low <= value <= high, above < value, or one of choices."""
+    rules = dict(help=help, low=low, high=high, above=above, choices=choices)
+    return dataclasses.field(default=default, metadata=rules)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What surrounds an algorithm: the run's length, seed, files and display. The same for every algorithm."""
+
+    seed: int = option(0, "seed of weights, environments, noise and shuffling", low=0)
+    num_timesteps: int = option(1_000_000, "environment steps over all environments and ranks; rounded down to whole "
+                                "updates", low=1)
+    preset: str = option("default", "named set of hyperparameters; 'baselines' restores the original's choices")
+    env_type: str | None = option(None, "family whose preset to use, instead of the one detected", choices=FAMILIES)
+    reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
+    log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
+    log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
+    print_interval: float = option(2.0, "least seconds between two tables on stdout", low=0)
+    save_path: str | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
+    save_interval: int = option(0, "updates between two checkpoints of the policy beside the log; 0: none", low=0)
+    load_path: str | None = option(None, "policy file to start from, or to play")
+    target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this")
+    save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
+    save_video_length: int = option(200, "steps per recorded video", low=1)
+    threads: int | None = option(None, "compute threads per rank (default: the host's cores shared among its ranks)",
+                                 low=1)
+    verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
+
+
+@dataclasses.dataclass(frozen=True)
+class MlpOptions:
+    """Options of the network `mlp`: fully connected layers; see networks.mlp."""
+
+    num_layers: int = option(2, "hidden layers", low=1)
+    num_hidden: int = option(64, "units per hidden layer", low=1)
+    activation: str = option("tanh", "activation of the hidden layers", choices=("tanh", "relu", "elu"))
+    layer_norm: bool = option(False, "normalise each hidden layer before its activation")
+
+
+# The built-in networks' options stand here, not beside the networks, so that --help needs no TensorFlow.
+BUILT_IN: dict[str, type] = {"mlp": MlpOptions}
+
+
+def convert(name: str, kind: Any, value: Any) -> Any:
+    """`value` (a string or a Python value) as the type `kind`. Raises UserError naming the option `name`."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return convert(name, inner[0], value)
+    if kind is Any:
+        return value
+    complaint = UserError(f"{name} must be {describe(kind)}, not {value!r}")
+    if value is None:
+        raise complaint
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() not in words:
+            raise complaint
+        return words[str(value).lower()]
+    if kind is str:
+        return str(value)
+    if kind is Schedule:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise complaint
+        return Schedule(value)
+    if isinstance(value, bool):
+        raise complaint
+    try:
+        return whole_number(value) if kind is int else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise complaint from None
+
+
+def whole_number(value: Any) -> int:
+    """An int from 5, 5.0, "5", "1e6" or "1_000". Raises ValueError for anything with a fraction."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = int(float(value))
+    if isinstance(value, float | int) and number != value or isinstance(value, str) and number != float(value):
+        raise ValueError(value)
+    return number
+
+
+def describe(kind: Any) -> str:
+    """A type in the user's words."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(describe(k) for k in typing.get_args(kind))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none",
+             Schedule: "a number or a schedule such as linear:3e-4", Any: "a value"}
+    return names.get(kind, str(kind))
+
+
+def check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
+    """Raises UserError if a converted value is outside what the field's `rules` allow. None is always allowed."""
+    if value is None:
+        return
+    if rules.get("choices") and value not in rules["choices"]:
+        raise unknown(f"{name}", value, rules["choices"])
+    number = value.value if isinstance(value, Schedule) else value
+    if isinstance(number, float) and not math.isfinite(number):
+        raise UserError(f"{name} must be finite, not {value}")
+    if rules.get("low") is not None and number < rules["low"]:
+        raise UserError(f"{name} must be at least {rules['low']}, not {value}")
+    if rules.get("high") is not None and number > rules["high"]:
+        raise UserError(f"{name} must be at most {rules['high']}, not {value}")
+    if rules.get("above") is not None and number <= rules["above"]:
+        raise UserError(f"{name} must be greater than {rules['above']}, not {value}")
+
+
+def override(config: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of the dataclass instance `config` with `values` converted, checked and put in. Strict about names."""
+    hints = typing.get_type_hints(type(config))
+    fields = {f.name: f for f in dataclasses.fields(config)}
+    converted = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown("option", name, fields, list_all=False)
+        converted[name] = convert(name, hints[name], value)
+        check(name, converted[name], fields[name].metadata)
+    return dataclasses.replace(config, **converted)
+
+
+def preset_values(presets: Mapping[str, Mapping[str, Mapping[str, Any]]], preset: str, family: str) -> dict[str, Any]:
+    """Values of a named preset for an environment family: the preset's "all" row, overridden by the family's row."""
+    rows = presets[preset]
+    return {**rows.get("all", {}), **rows.get(family, {})}
+
+
+def option_table(config_type: type, prefix: str = "  ") -> str:
+    """The help text of a config: one line per field with type, default and meaning."""
+    hints = typing.get_type_hints(config_type)
+    lines = []
+    for f in dataclasses.fields(config_type):
+        kind = hints[f.name]
+        inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
+        name = "schedule" if inner[0] is Schedule else inner[0].__name__
+        choices = f.metadata["choices"]
+        extra = f" One of {', '.join(choices)}." if choices else ""
+        lines.append(f"{prefix}--{f.name:<24}{name:<9}{str(f.default):<13}{f.metadata['help']}.{extra}")
+    return "\n".join(lines)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass config as JSON-ready values."""
+    return dataclasses.asdict(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """Everything that a run was told: options around it, the algorithm's config, and its network's options."""
+
+    run: RunOptions
+    config: Any
+    network_options: dict[str, Any]
+
+
+def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,
+            values: Mapping[str, Any], ranks: int = 1) -> Resolved:
+    """Options by name, from strings or Python values, as a checked configuration.
+
+    Precedence: the config's defaults, the preset for the environment's family, `values`. A name that neither RunOptions
+    nor the config knows must be an option of the network. Raises UserError for anything that cannot be meant, also for
+    a budget smaller than one update of all `ranks`.
+    """
+    run_names, config_names = ({f.name for f in dataclasses.fields(t)} for t in (RunOptions, config_type))
+    run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})
+    if run.preset not in presets:
+        raise unknown("preset", run.preset, presets)
+    config = override(config_type(), preset_values(presets, run.preset, run.env_type or family))
+    config = override(config, {k: v for k, v in values.items() if k in config_names})
+    rest = {k: v for k, v in values.items() if k not in run_names | config_names}
+    network_options = check_network_options(config.network, rest, run_names | config_names)
+    config.check()
+    total = config.num_env * config.nsteps * ranks
+    if run.num_timesteps < total:
+        raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
+                        f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
+    return Resolved(run, config, network_options)
+
+
+def check_network_options(network: str, values: Mapping[str, Any], other_names: set[str]) -> dict[str, Any]:
+    """Options of a network, converted and checked; a built-in network's without loading TensorFlow."""
+    known: set[str] = set()
+    if network in BUILT_IN:
+        known = {f.name for f in dataclasses.fields(BUILT_IN[network])}
+    if network in BUILT_IN and values.keys() <= known:
+        checked = override(BUILT_IN[network](), values)
+        return {name: getattr(checked, name) for name in values}
+    if network not in BUILT_IN:
+        from baselines_lite.common.networks import options_of  # a network of one's own: needs its code
+
+        hints = options_of(network)
+        known = set(hints)
+        if values.keys() <= known:
+            return {name: convert(name, hints[name], value) for name, value in values.items()}
+    wrong = next(name for name in values if name not in known)
+    raise unknown("option", wrong, known | other_names, list_all=False)

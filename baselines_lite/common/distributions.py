@@ -1,0 +1,166 @@
+"""Action distributions: thin values over tensors. Sums run over the action's components.
+
+`make_pd(action_space)` gives the space's `PdType`: how wide the policy's head must be, how head outputs become a
+distribution, and how NumPy draws an action from the same outputs and the same noise. Formulas twice differentiable, so
+that Fisher-vector products can be taken of `kl`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common.errors import UserError
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Pd(Protocol):
+    """A batch of distributions, one per row [B]."""
+
+    def logp(self, actions: tf.Tensor) -> tf.Tensor:
+        """Log-probability (density) of one action per row: [B]."""
+
+    def entropy(self) -> tf.Tensor:
+        """Entropy in nats: [B]."""
+
+    def kl(self, other: Any) -> tf.Tensor:
+        """KL(self || other) in nats: [B]."""
+
+    def mode(self) -> tf.Tensor:
+        """The most probable action per row."""
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        """One action per row, a deterministic function of the noise that `PdType.noise` draws."""
+
+
+class Categorical:
+    """Softmax over logits [B, K]; actions are integers [B] in 0..K-1."""
+
+    def __init__(self, logits: tf.Tensor) -> None:
+        self.logits = logits
+
+    @property
+    def log_probs(self) -> tf.Tensor:
+        """Log-probabilities [B, K]. Through log_softmax, whose second derivative exists and is finite."""
+        return tf.nn.log_softmax(self.logits)
+
+    def logp(self, actions: tf.Tensor) -> tf.Tensor:
+        # One-hot rather than gather: faster inside XLA, and its gradient needs no scatter.
+        one_hot = tf.one_hot(actions, self.logits.shape[-1], dtype=self.logits.dtype)
+        return tf.reduce_sum(one_hot * self.log_probs, axis=-1)
+
+    def entropy(self) -> tf.Tensor:
+        log_probs = self.log_probs
+        return -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=-1)
+
+    def kl(self, other: Categorical) -> tf.Tensor:
+        log_probs = self.log_probs
+        return tf.reduce_sum(tf.exp(log_probs) * (log_probs - other.log_probs), axis=-1)
+
+    def mode(self) -> tf.Tensor:
+        return tf.argmax(self.logits, axis=-1)
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(self.logits + noise, axis=-1)  # the Gumbel-max trick
+
+
+class DiagGaussian:
+    """Independent normals with means [B, d] and log standard deviations [d] or [B, d]; actions [B, d], unbounded."""
+
+    def __init__(self, mean: tf.Tensor, logstd: tf.Tensor) -> None:
+        self.mean, self.logstd = mean, tf.broadcast_to(logstd, tf.shape(mean))
+
+    def logp(self, actions: tf.Tensor) -> tf.Tensor:
+        z = (actions - self.mean) * tf.exp(-self.logstd)
+        return -tf.reduce_sum(0.5 * tf.square(z) + self.logstd + 0.5 * LOG_2PI, axis=-1)
+
+    def entropy(self) -> tf.Tensor:
+        return tf.reduce_sum(self.logstd + 0.5 * (LOG_2PI + 1), axis=-1)
+
+    def kl(self, other: DiagGaussian) -> tf.Tensor:
+        gap = tf.square(self.mean - other.mean) * tf.exp(-2 * other.logstd)
+        log_ratio = self.logstd - other.logstd
+        return tf.reduce_sum(0.5 * (tf.exp(2 * log_ratio) + gap - 1) - log_ratio, axis=-1)
+
+    def mode(self) -> tf.Tensor:
+        return self.mean
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        return self.mean + tf.exp(self.logstd) * noise
+
+
+class CategoricalType:
+    """Discrete(n), also with a start other than 0: the distribution works on 0..n-1."""
+
+    has_logstd = False
+
+    def __init__(self, space: gym.spaces.Discrete) -> None:
+        self.head_size, self._start = int(space.n), int(space.start)
+        self.action_shape: tuple[int, ...] = ()
+        self.action_dtype = np.int64
+
+    def pd(self, head: tf.Tensor, logstd: None = None) -> Categorical:
+        """The distribution of head outputs [B, n]."""
+        return Categorical(head)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Gumbel noise [*shape, n], float32."""
+        return rng.gumbel(size=(*shape, self.head_size)).astype(np.float32)
+
+    def sample_numpy(self, head: np.ndarray, logstd: None, noise: np.ndarray | None) -> np.ndarray:
+        """The action of `pd(head).sample(noise)`, or the mode without noise; in NumPy."""
+        return (head if noise is None else head + noise).argmax(axis=-1)
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """What the environment is given for the policy's actions."""
+        return actions + self._start if self._start else actions
+
+
+class DiagGaussianType:
+    """Box of one dimension: independent normals with a free, state-independent log standard deviation.
+
+    The environment receives the action clipped to the box; log-probabilities stay those of the unclipped one.
+    """
+
+    has_logstd = True
+
+    def __init__(self, space: gym.spaces.Box) -> None:
+        self.head_size = int(np.prod(space.shape))
+        self.action_shape = space.shape
+        self.action_dtype = np.float32
+        self._low, self._high = space.low, space.high
+
+    def pd(self, head: tf.Tensor, logstd: tf.Tensor) -> DiagGaussian:
+        """The distribution of means [B, d] and log standard deviations [d]."""
+        return DiagGaussian(head, logstd)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal noise [*shape, d], float32."""
+        return rng.standard_normal((*shape, self.head_size), np.float32)
+
+    def sample_numpy(self, head: np.ndarray, logstd: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """The action of `pd(head, logstd).sample(noise)`, or the mode without noise; in NumPy."""
+        return head if noise is None else head + np.exp(logstd) * noise
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """The actions clipped to the box."""
+        return np.minimum(np.maximum(actions, self._low), self._high)
+
+
+PdType = CategoricalType | DiagGaussianType
+
+
+def make_pd(action_space: gym.Space) -> PdType:
+    """The distribution type for an action space. Raises UserError for a space that is not supported."""
+    if isinstance(action_space, gym.spaces.Discrete):
+        return CategoricalType(action_space)
+    if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
+        if not np.issubdtype(action_space.dtype, np.floating):
+            raise UserError(f"the action space {action_space} is not supported: a Box must hold floating-point numbers")
+        return DiagGaussianType(action_space)
+    raise UserError(f"the action space {action_space} is not supported (yet): use Discrete or a one-dimensional Box")

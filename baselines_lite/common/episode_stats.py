@@ -1,0 +1,72 @@
+"""Raw returns and lengths of whole episodes, over all environments and ranks."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Episode(NamedTuple):
+    """A finished episode: its raw undiscounted return, its length in steps, and its end in seconds of wall clock."""
+
+    r: float
+    l: int  # noqa: E741  (the column's name in monitor.csv)
+    t: float
+
+
+class EpisodeTracker:
+    """Turns one rank's rollouts of raw rewards into finished episodes."""
+
+    def __init__(self, num_env: int) -> None:
+        self._returns = np.zeros(num_env)
+        self._lengths = np.zeros(num_env, np.int64)
+
+    def finished(self, rewards: np.ndarray, dones: np.ndarray, start: float, end: float) -> list[Episode]:
+        """The episodes that ended in a rollout of raw rewards [T, N], in order of time.
+
+        The rollout lasted from `start` to `end` seconds; an episode's own time is interpolated between them.
+        """
+        T = len(rewards)
+        episodes = []
+        begin = np.zeros(len(self._returns), np.int64)  # first step of each environment's current episode
+        for t, n in zip(*np.nonzero(dones), strict=True):
+            total = self._returns[n] + rewards[begin[n] : t + 1, n].sum(dtype=np.float64)
+            length = self._lengths[n] + t + 1 - begin[n]
+            episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T))
+            self._returns[n], self._lengths[n], begin[n] = 0.0, 0, t + 1
+        for n, first in enumerate(begin):
+            self._returns[n] += rewards[first:, n].sum(dtype=np.float64)
+        self._lengths += T - begin
+        return episodes
+
+
+class EpisodeWindow:
+    """The last 100 finished episodes over all environments and ranks."""
+
+    SIZE = 100
+
+    def __init__(self) -> None:
+        self.last: deque[Episode] = deque(maxlen=self.SIZE)
+        self.count = 0
+
+    def add(self, episodes: list[Episode]) -> None:
+        """Takes in finished episodes, oldest first."""
+        self.last.extend(episodes)
+        self.count += len(episodes)
+
+    @property
+    def full(self) -> bool:
+        """Whether 100 episodes have finished."""
+        return len(self.last) == self.SIZE
+
+    @property
+    def eprewmean(self) -> float | None:
+        """Mean raw return; None until an episode has finished."""
+        return float(np.mean([e.r for e in self.last])) if self.last else None
+
+    @property
+    def eplenmean(self) -> float | None:
+        """Mean length in steps; None until an episode has finished."""
+        return float(np.mean([e.l for e in self.last])) if self.last else None

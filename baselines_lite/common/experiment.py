@@ -1,0 +1,225 @@
+"""What surrounds every training loop: configuration, processes, environments, files, the decision to stop.
+
+    with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
+        policy = exp.policy
+        while not exp.finished:
+            rollout = ...
+            exp.log(rollout, {...})
+
+Leaving the block saves the policy and says where everything lies.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from baselines_lite.common import tf_setup, vec_env, video
+from baselines_lite.common.checkpoint import load_into
+from baselines_lite.common.config import resolve, to_dict
+from baselines_lite.common.episode_stats import EpisodeWindow
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.logger import Logger, versions
+from baselines_lite.common.mpi import Comm, get_comm
+from baselines_lite.common.plotting import plot_run
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.rollout import Rollout
+
+
+class Experiment:
+    """One training run. Everything that can be wrong with its input is found here, on all ranks together.
+
+    `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
+    """
+
+    def __init__(self, algorithm: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
+                 total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None) -> None:
+        self.comm = comm or get_comm()
+        self.algorithm = algorithm
+        self._start = time.perf_counter()
+        self._signal, self._stop = 0, None
+        self.nupdates = self.total_timesteps = 0
+        self.window = EpisodeWindow()
+        self.comm.together(lambda: self._prepare(config_type, presets, env, {**options, "num_timesteps": total_timesteps}))
+        self.comm.together(self._open_logger, root_only=True)
+        self._start_row()
+
+    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike, values: dict[str, Any]) -> None:
+        spec = vec_env.find_spec(env) if isinstance(env, str) else getattr(env, "spec", None)
+        self.family = vec_env.family_of(spec)
+        self.env_name = env if isinstance(env, str) else spec.id if spec is not None else type(env).__name__
+        if isinstance(env, VectorEnv):
+            values.setdefault("num_env", env.num_envs)
+        resolved = resolve(config_type, presets, self.family, values, self.comm.size)
+        self.run, self.config, network_options = resolved.run, resolved.config, resolved.network_options
+        if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
+            raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
+        self.threads = tf_setup.setup(self.comm, self.run.threads)
+        videos = self.run.save_video_interval > 0 and self.comm.rank == 0
+        self._own_env = not isinstance(env, VectorEnv)
+        self.venv = vec_env.make_vec_env(env, self.config.num_env, render_mode="rgb_array" if videos else None,
+                                         verbose=self.run.verbose)
+        cfg = self.config
+        self.policy = ActorCritic(
+            self.venv.single_observation_space, self.venv.single_action_space, network=cfg.network,
+            network_options=network_options, value_network=cfg.value_network,
+            normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+            reward_gamma=cfg.gamma, seed=self.run.seed)
+        self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
+                            "versions": versions()}
+        if self.run.load_path:
+            load_into(self.policy, self.run.load_path)
+        self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
+        self.planned_updates = self.run.num_timesteps // self.batch
+        self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
+        self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
+
+    def _open_logger(self) -> None:
+        if self.save_path and not writable(Path(self.save_path).parent):
+            raise UserError(f"cannot write the model file {self.save_path!r}: its folder is not writable")
+        self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
+                             self.run.print_interval)
+        comm, cfg = self.comm, self.config
+        self.logger.header(self.env_name)
+        self.logger.config({"algorithm": self.algorithm, "env": self.env_name, "family": self.family,
+                            "run": to_dict(self.run), "config": to_dict(cfg),
+                            "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
+                            "threads": self.threads})
+        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} host(s), "
+                        f"{self.threads} thread(s) each; batch {self.batch} = {comm.size} x num_env {cfg.num_env} x nsteps "
+                        f"{cfg.nsteps}; {self.planned_updates} updates, {self.planned_updates * self.batch} steps")
+        if self.run.save_video_interval > 0:
+            self.venv = record_videos(self.venv, (self.log_path or Path(".")) / "videos", self.run)
+
+    def __enter__(self) -> Experiment:
+        self._handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        signal.signal(number, self._handlers[number])  # a second one acts at once
+
+    @property
+    def remaining(self) -> float:
+        """The fraction of the budget left before this update: 1 at the first, 1 / updates at the last. For schedules."""
+        return 1.0 - self.nupdates / self.planned_updates
+
+    @property
+    def finished(self) -> bool:
+        """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
+        return self._stop is not None
+
+    def log(self, rollout: Rollout, stats: Mapping[str, float]) -> None:
+        """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
+
+        `stats` are figures of this update by column name; their mean over ranks is logged. One collective.
+        """
+        self.nupdates += 1
+        self.total_timesteps += self.batch
+        self._times["env"] += rollout.time_env
+        self._times["act"] += rollout.time_act
+        self._times["comm"] = self.comm.seconds - self._row_comm
+        everyone = self.comm.gather((self._signal, dict(stats), self._times, rollout.episodes))
+        signals, figures, times, episodes = zip(*everyone, strict=True)
+        finished = [episode for per_rank in episodes for episode in per_rank]
+        self.window.add(finished)
+        self._stop = self._why_stop(max(signals))
+        if self.comm.rank == 0:
+            self.logger.episodes(finished)
+            if self.nupdates % self.run.log_interval == 0 or self.finished:
+                self.logger.row(self._row(figures, times), last=self.finished)
+        if self.nupdates % self.run.log_interval == 0:
+            self._start_row()
+        if self.run.save_interval and self.nupdates % self.run.save_interval == 0:
+            folder = self.log_path or Path(self.save_path or ".").parent
+            self._save(folder / "checkpoints" / f"{self.nupdates:06d}.safetensors")
+
+    def _start_row(self) -> None:
+        self._row_start, self._row_steps, self._row_comm = time.perf_counter(), self.total_timesteps, self.comm.seconds
+        self._times = dict.fromkeys(("env", "act", "comm"), 0.0)
+
+    def _row(self, figures: tuple[dict[str, float], ...], times: tuple[dict[str, float], ...]) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self._row_start
+        shares = {f"share_{name}": float(np.mean([t[name] for t in times])) / elapsed for name in times[0]}
+        shares["share_update"] = max(0.0, 1.0 - sum(shares.values()))
+        return {
+            "total_timesteps": self.total_timesteps,
+            "nupdates": self.nupdates,
+            "time_elapsed": time.perf_counter() - self._start,
+            "sps": (self.total_timesteps - self._row_steps) / elapsed,
+            "eprewmean": self.window.eprewmean,
+            "eplenmean": self.window.eplenmean,
+            "episodes": self.window.count,
+            **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+            **shares,
+        }
+
+    def _why_stop(self, signal_number: int) -> str | None:
+        target, window = self.run.target_return, self.window
+        if signal_number:
+            self._signal = signal_number
+            return f"stopped by {signal.Signals(signal_number).name}"
+        if target is not None and window.full and window.eprewmean >= target:
+            return f"reached the target return {target:g}"
+        if self.nupdates == self.planned_updates:
+            return "used the whole budget"
+        return None
+
+    def _save(self, path: Path) -> None:
+        self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if error is None:
+            if self.save_path:
+                self._save(Path(self.save_path))
+            self.comm.together(self._conclude, root_only=True)
+        if self._own_env:
+            self.venv.close()
+        if error is None and self._signal:
+            sys.exit(128 + self._signal)
+
+    def _conclude(self) -> None:
+        mean = self.window.eprewmean
+        self.logger.close()
+        lines = [f"{self.algorithm} {self._stop} after {self.total_timesteps:,} steps in "
+                 f"{time.perf_counter() - self._start:.1f} s; mean return "
+                 + ("unknown: no episode has finished" if mean is None
+                    else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
+        if self.log_path is not None:
+            curve = self.log_path / "curve.png"
+            plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
+            lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
+        if self.save_path:
+            lines += [f"model: {self.save_path}",
+                      f"play:  {shlex.quote(sys.executable)} run.py --load_path={shlex.quote(self.save_path)} --play"]
+        self.logger.say("\n".join(lines))
+
+
+def record_videos(venv: VectorEnv, folder: Path, run: Any) -> VectorEnv:
+    """Records `save_video_length` steps every `save_video_interval` environment steps of this rank into `folder`."""
+    every = max(1, run.save_video_interval // venv.num_envs)
+    return video.record(venv, folder, every, run.save_video_length)
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

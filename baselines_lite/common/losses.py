@@ -1,0 +1,35 @@
+"""Surrogate losses and value losses, per sample [B] or their mean; what ppo1 and ppo2 share."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def clipped_surrogate(ratio: tf.Tensor, advs: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
+    """-min(r A, clip(r, 1 - eps, 1 + eps) A) per sample [B] (PPO, 1707.06347, eq. 7), r = pi(a|s) / pi_old(a|s)."""
+    clipped = tf.clip_by_value(ratio, 1.0 - cliprange, 1.0 + cliprange)
+    return -tf.minimum(ratio * advs, clipped * advs)
+
+
+def value_loss(vpred: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
+    """(V - R)^2 / 2 per sample [B]."""
+    return 0.5 * tf.square(vpred - returns)
+
+
+def clipped_value_loss(vpred: tf.Tensor, values: tf.Tensor, returns: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
+    """The larger of the losses of V and of V kept within cliprange of its value at collection, per sample [B].
+
+    From Baselines' ppo2, not in the paper; it depends on the scale of the rewards.
+    """
+    near = values + tf.clip_by_value(vpred - values, -cliprange, cliprange)
+    return tf.maximum(value_loss(vpred, returns), value_loss(near, returns))
+
+
+def approx_kl(logratio: tf.Tensor) -> tf.Tensor:
+    """mean(r - 1 - log r): an unbiased, non-negative estimate of KL(old || new) in nats, from actions of the old policy."""
+    return tf.reduce_mean(tf.math.expm1(logratio) - logratio)
+
+
+def clip_fraction(ratio: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
+    """The share of samples whose ratio left [1 - eps, 1 + eps]."""
+    return tf.reduce_mean(tf.cast(tf.abs(ratio - 1.0) > cliprange, ratio.dtype))

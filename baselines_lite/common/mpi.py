@@ -1,0 +1,188 @@
+"""Processes: a `Comm` over MPI, or over nothing when there is one process. The only module that imports mpi4py.
+
+Ground rules that keep runs from hanging: collectives run on every rank, unconditionally and in the same order;
+branches are taken on reduced values; a verdict that one rank reaches is shared (`Comm.together`) before anyone acts on
+it; an exception on one rank ends all of them with its traceback (`MPI_Abort`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from baselines_lite.common.errors import UserError
+
+T = TypeVar("T")
+
+
+def launched_size() -> int:
+    """How many processes the launcher says it started (MPICH and Hydra, Open MPI, srun), else 1. Needs no MPI."""
+    for variable in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        if variable in os.environ:
+            return int(os.environ[variable])
+    # A batch script sees SLURM_NTASKS too; only srun's tasks have a step.
+    if any(v in os.environ for v in ("SLURM_STEP_ID", "SLURM_STEPID")) and "SLURM_NTASKS" in os.environ:
+        return int(os.environ["SLURM_NTASKS"])
+    return 1
+
+
+def launched_rank() -> int:
+    """This process's rank as the launcher says, else 0. Needs no MPI: used to speak once before MPI is initialised."""
+    for variable in ("PMI_RANK", "OMPI_COMM_WORLD_RANK"):
+        if variable in os.environ:
+            return int(os.environ[variable])
+    return int(os.environ.get("SLURM_PROCID", 0)) if launched_size() > 1 else 0
+
+
+class Comm:
+    """One process alone: every collective is the identity. `MpiComm` has the same face over many processes."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    local_size = 1
+    hosts = 1
+    seconds = 0.0  # spent in collectives so far
+
+    def mean(self, array: np.ndarray) -> np.ndarray:
+        """The element-wise mean over ranks; may be computed in place. Same shape and dtype."""
+        return array
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The element-wise sum over ranks; may be computed in place."""
+        return array
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value` (any picklable object), in rank order, on every rank."""
+        return [value]
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's `value` (any picklable object) on every rank."""
+        return value
+
+    def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
+        """Runs `act` on every rank (or on rank 0 alone); if it raised UserError anywhere, raises it everywhere.
+
+        Returns act's result, on rank 0 alone if `root_only` (None elsewhere).
+        """
+        return act()
+
+    def check_synced(self, vector: np.ndarray) -> None:
+        """Raises RuntimeError on every rank unless `vector` is bitwise equal on all of them."""
+
+    def abort(self, status: int) -> None:
+        """Ends every rank at once with this exit status."""
+        os._exit(status)
+
+
+class MpiComm(Comm):
+    """MPI's world communicator. Creating it makes uncaught exceptions abort the whole job."""
+
+    def __init__(self) -> None:
+        from mpi4py import MPI
+
+        self._mpi, self._world = MPI, MPI.COMM_WORLD
+        self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
+        local = self._world.Split_type(MPI.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
+        self.hosts = len(set(self._world.allgather(socket.gethostname())))
+        self._install_hooks()
+
+    def _install_hooks(self) -> None:
+        # Without these, one rank dies and the others wait in their next collective for ever.
+        def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            self.abort_with(kind, error, trace)
+
+        sys.excepthook = hook
+        threading.excepthook = lambda args: self.abort_with(args.exc_type, args.exc_value, args.exc_traceback)
+
+    def abort_with(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Prints the traceback with this rank's number and aborts all ranks with status 1."""
+        text = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(f"rank {self.rank} of {self.size} failed; all ranks stop\n{text}")
+        sys.stderr.flush()
+        self.abort(1)
+
+    def mean(self, array: np.ndarray) -> np.ndarray:
+        self.sum(array)
+        array /= self.size
+        return array
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        self._world.Allreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
+        self.seconds += time.perf_counter() - start
+        return array
+
+    def gather(self, value: T) -> list[T]:
+        start = time.perf_counter()
+        values = self._world.allgather(value)
+        self.seconds += time.perf_counter() - start
+        return values
+
+    def broadcast(self, value: T) -> T:
+        return self._world.bcast(value)
+
+    def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
+        result, complaint = None, None
+        if self.rank == 0 or not root_only:
+            try:
+                result = act()
+            except UserError as error:
+                complaint = str(error)
+        complaints = [c for c in self.gather(complaint) if c is not None]
+        if complaints:
+            raise UserError(complaints[0])
+        return result
+
+    def check_synced(self, vector: np.ndarray) -> None:
+        digests = self.gather(hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()[:16])
+        if len(set(digests)) > 1:
+            raise RuntimeError(f"the parameters differ between ranks: digests {digests}")
+
+    def abort(self, status: int) -> None:
+        self._world.Abort(status)
+
+
+_comm: Comm | None = None
+
+
+def get_comm() -> Comm:
+    """The processes of this run, made at the first call. One process without a launcher needs no mpi4py.
+
+    Raises UserError when the launcher started N processes but MPI does not know about them: they would train N
+    unrelated copies.
+    """
+    global _comm
+    if _comm is None:
+        _comm = _connect()
+    return _comm
+
+
+def _connect() -> Comm:
+    size = launched_size()
+    if size == 1:
+        return Comm()
+    try:
+        comm = MpiComm()
+    except ImportError as error:
+        raise UserError(
+            f"the launcher started {size} processes, but mpi4py cannot be imported here ({error}), so they would train "
+            f"{size} unrelated copies; install it with: pip install 'baselines-lite[mpi]'"
+        ) from None
+    if comm.size != size:
+        raise UserError(
+            f"the launcher started {size} processes, but MPI sees {comm.size}, so they would train {size} unrelated "
+            "copies; use the mpirun of the MPI that mpi4py was built for (with the extra 'mpi': .venv/bin/mpirun)"
+        )
+    return comm

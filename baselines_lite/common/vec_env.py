@@ -1,0 +1,145 @@
+"""Environments: anything Gymnasium makes becomes a Gymnasium VectorEnv in SAME_STEP mode.
+
+SAME_STEP: the step that ends an episode already returns the next episode's first observation; the final observation is
+in `infos["final_obs"]`, so that no step is lost and time limits can bootstrap from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from baselines_lite.common.errors import UserError
+
+EnvLike = str | gym.Env | VectorEnv | Callable[[], gym.Env]
+
+# Gymnasium's extra that brings a family's dependencies, where it is not our default.
+EXTRAS = {"mujoco": "baselines-lite[mujoco]", "box2d": "gymnasium[box2d]"}
+
+
+class DropInfo(gym.Wrapper):
+    """Forgets `info`: SyncVectorEnv batches every key of it into arrays at every step, 5 us on HalfCheetah (of 45)."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        return obs, reward, terminated, truncated, {}
+
+
+def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
+    """The family whose preset fits: atari, mujoco, box2d, classic_control, toy_text or other."""
+    entry_point = spec.entry_point if spec is not None else None
+    module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    if module.startswith("ale_py"):
+        return "atari"
+    for family in ("mujoco", "box2d", "classic_control", "toy_text"):
+        if module.startswith(f"gymnasium.envs.{family}"):
+            return family
+    return "other"
+
+
+def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+    """The spec of an id, or of `module:Id` after importing the module. Raises UserError with the nearest ids."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"cannot import the module of the environment {env_id!r}: {error}") from None
+    else:
+        register_atari(name)
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"Gymnasium says: {str(error).splitlines()[0]}"
+        raise UserError(f"unknown environment {env_id!r}; {hint}") from None
+
+
+def register_atari(name: str) -> None:
+    """Registers ale-py's ids where the name may be one of them."""
+    if name.startswith("ALE/") or "NoFrameskip" in name:
+        import ale_py
+
+        gym.register_envs(ale_py)
+
+
+def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None) -> gym.Env:
+    """One environment of a registered id. Raises UserError where it cannot be made, naming what is missing."""
+    try:
+        # The passive checker costs as much as CartPole itself; tests of an environment belong to its author.
+        return gym.make(spec, disable_env_checker=True, render_mode=render_mode)
+    except gym.error.DependencyNotInstalled as error:
+        extra = EXTRAS.get(family_of(spec))
+        hint = f"pip install '{extra}'" if extra else "install what it asks for"
+        raise UserError(f"the environment {spec.id} needs a package that is missing ({error}); {hint}") from None
+    except Exception as error:
+        raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None,
+                 verbose: bool = False) -> VectorEnv:
+    """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or one's own Env or VectorEnv.
+
+    Stepping in process suits environments of up to some hundred microseconds a step. A VectorEnv comes back as it is;
+    it must be in SAME_STEP mode. Raises UserError for what cannot be made or used.
+    """
+    if isinstance(env, VectorEnv):
+        mode = env.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise UserError(
+                f"the vector environment resets in mode {getattr(mode, 'name', mode)}, which is not supported yet; "
+                "make it with autoreset_mode=AutoresetMode.SAME_STEP"
+            )
+        return env
+    if isinstance(env, gym.Env):
+        if num_env != 1:
+            raise UserError(f"num_env={num_env} needs an environment id or a factory: one Env object is one environment")
+        return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+    if isinstance(env, str):
+        spec = find_spec(env)
+        if not verbose:
+            silence_mujoco(spec)
+
+        def factory() -> gym.Env:
+            return DropInfo(make_env(spec, render_mode))
+    elif callable(env):
+        factory = env
+    else:
+        raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
+    # copy=False: the Collector copies each observation once, into the rollout.
+    return SyncVectorEnv([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def silence_mujoco(spec: gym.envs.registration.EnvSpec) -> None:
+    """Keeps MuJoCo's deprecation notes off the terminal and its MUJOCO_LOG.TXT out of the working directory.
+
+    Other warnings (an unstable simulation, say) go to stderr, each once.
+    """
+    if family_of(spec) != "mujoco":
+        return
+    try:
+        import mujoco
+    except ImportError:
+        return  # make_env says so
+    mujoco.set_mju_user_warning(_print_once)
+
+
+_printed: set[str] = set()
+
+
+def _print_once(message: str) -> None:
+    if "deprecated" not in message and message not in _printed:
+        _printed.add(message)
+        print(f"MuJoCo: {message.strip()}", file=sys.stderr)
+
+
+def final_observations(infos: dict[str, Any], rows: np.ndarray) -> list[Any]:
+    """The last observation of the episodes that ended in the given environments, from a SAME_STEP step's infos."""
+    return [infos["final_obs"][n] for n in rows]

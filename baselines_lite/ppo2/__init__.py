@@ -1,0 +1,17 @@
+"""PPO on vectorised environments; see README.md. `learn` loads TensorFlow when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baselines_lite.ppo2.config import PRESETS, Config
+
+__all__ = ["PRESETS", "Config", "learn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "learn":
+        from baselines_lite.ppo2.ppo2 import learn
+
+        return learn
+    raise AttributeError(name)

@@ -1,0 +1,74 @@
+"""PPO2's hyperparameters and presets. No TensorFlow here: `--help` reads this file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from baselines_lite.common.config import option
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Counts are per rank; schedules are functions of the global steps."""
+
+    num_env: int = option(8, "environments per rank", low=1)
+    nsteps: int = option(128, "steps per environment and update", low=1)
+    nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
+    noptepochs: int = option(4, "passes over each batch", low=1)
+    lr: Schedule = option(Schedule("linear:3e-4"), "Adam's learning rate", low=0)
+    cliprange: Schedule = option(Schedule("0.2"), "the ratio is kept in [1 - cliprange, 1 + cliprange]", above=0)
+    cliprange_vf: Schedule | None = option(None, "the same for the value's change, in units of the reward; none: off",
+                                           above=0)
+    target_kl: float | None = option(None, "end an update once approxkl exceeds 1.5 times this; none: off", above=0)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
+    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
+    vf_coef: float = option(0.5, "weight of the value loss", low=0)
+    max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
+    adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
+    network: str = option("mlp", "network by name, or module:function of one's own")
+    value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
+                                choices=("shared", "copy"))
+    normalize_observations: bool = option(False, "normalise observations by running statistics")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
+                             "'terminal' as the original, which takes a time limit for death",
+                             choices=("bootstrap", "terminal"))
+    adv_moments: str = option("global", "minibatch advantages are standardised over all ranks or each rank's own",
+                              choices=("global", "rank"))
+    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
+                             choices=("global", "rank"))
+    streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
+                          choices=("rank", "same"))
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+        if self.num_env * self.nsteps % self.nminibatches:
+            raise UserError(f"nminibatches={self.nminibatches} does not divide the batch of num_env={self.num_env} x "
+                            f"nsteps={self.nsteps} = {self.num_env * self.nsteps} samples per rank")
+
+
+# What the original did where ours differs, whatever the environment.
+_BASELINES = dict(cliprange_vf="0.2", time_limit="terminal", adv_moments="rank", statistics="rank", streams="same",
+                  num_env=1, nsteps=2048, noptepochs=4, nminibatches=4, lr="3e-4", value_network="shared")
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "default": {
+        "classic_control": dict(num_env=8, nsteps=64, nminibatches=4, noptepochs=10, lr="linear:1e-3", gamma=0.99,
+                                lam=0.95),
+        "mujoco": dict(num_env=1, nsteps=2048, nminibatches=32, noptepochs=10, lr="linear:3e-4",
+                       normalize_observations=True, normalize_rewards=True),
+    },
+    "baselines": {
+        "all": _BASELINES,
+        "mujoco": dict(nminibatches=32, noptepochs=10, lr="linear:3e-4", value_network="copy",
+                       normalize_observations=True, normalize_rewards=True),
+        "atari": dict(num_env=os.cpu_count() or 1, nsteps=128, lr="linear:2.5e-4", cliprange="0.1", cliprange_vf="0.1",
+                      ent_coef=0.01),
+    },
+}

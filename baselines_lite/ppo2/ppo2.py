@@ -1,0 +1,182 @@
+"""PPO with the clipped objective on vectorised environments (Schulman et al. 2017, 1707.06347, algorithm 1).
+
+    for each update:
+        collect nsteps steps of every environment with pi_old
+        advs, returns = GAE(rewards, values)
+        for noptepochs epochs, for each minibatch:
+            theta <- Adam step on  L_clip - ent_coef H + vf_coef L_vf,  its gradient averaged over ranks
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common import losses
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.flat import flat_gradient
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae
+from baselines_lite.common.rollout import Collector, Rollout, flatten
+from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.ppo2.config import PRESETS, Config
+
+CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
+
+STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac")
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv in SAME_STEP mode. Options by keyword:
+    those of `common.config.RunOptions` (seed, log_path, save_path, target_return, ...), of `ppo2.Config`, and of the
+    network. Raises UserError for options that cannot be meant and spaces that are not supported.
+    """
+    with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        adam = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
+        update = Update(policy, adam, cfg, comm, stream(run.seed, "shuffle", noise_rank))
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
+                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, reward_scale=run.reward_scale)
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            stats = update(rollout, advs, returns, exp.remaining)
+            if exp.nupdates % CHECK_SYNC_EVERY == 0:
+                adam.check_synced()
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def loss_and_stats(policy: ActorCritic, cfg: Config, batch: dict[str, tf.Tensor], cliprange: tf.Tensor,
+                   cliprange_vf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The minibatch loss and the figures STATS as a vector. `batch["advs"]` is standardised already."""
+    pd, vpred = policy.evaluate(batch["obs"])
+    logratio = pd.logp(batch["actions"]) - batch["logp"]
+    ratio = tf.exp(logratio)
+    policy_loss = tf.reduce_mean(losses.clipped_surrogate(ratio, batch["advs"], cliprange))
+    if cfg.cliprange_vf is None:
+        value_loss = tf.reduce_mean(losses.value_loss(vpred, batch["returns"]))
+    else:
+        value_loss = tf.reduce_mean(losses.clipped_value_loss(vpred, batch["values"], batch["returns"], cliprange_vf))
+    entropy = tf.reduce_mean(pd.entropy())
+    loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
+    stats = [policy_loss, value_loss, entropy, losses.approx_kl(logratio), losses.clip_fraction(ratio, cliprange)]
+    return loss, tf.stack(stats)
+
+
+class Update:
+    """All epochs and minibatches of one update.
+
+    One process: a single compiled call. Several: one compiled call per minibatch, which applies the last averaged
+    gradient and computes the next, around one Allreduce of [gradient, stats].
+    """
+
+    def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
+        self.policy, self.adam, self.cfg, self.comm, self.rng = policy, adam, cfg, comm, rng
+        self.variables = list(policy.trainable_variables)
+        self.max_kl = None if cfg.target_kl is None else 1.5 * cfg.target_kl
+        compiled = {"jit_compile": policy.prefers_xla}
+        self._all = tf.function(self._all_minibatches, **compiled)
+        self._gradient = tf.function(self._minibatch_gradient, **compiled)
+        self._apply = tf.function(self.adam.apply, **compiled)
+        self._apply_and_gradient = tf.function(self._apply_then_gradient, **compiled)
+
+    def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
+        """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
+        cfg, dtype = self.cfg, self.policy.dtype
+        indices = self.shuffle(advs.size)
+        mean, std = self.moments(flatten(advs), indices)
+        rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
+        clip_vf = (cfg.cliprange_vf or Schedule("0"))(remaining)
+        arrays = {"obs": rollout.obs, "advs": advs, "returns": returns, "values": rollout.values, "logp": rollout.logp}
+        data = {name: tf.constant(flatten(array), dtype) for name, array in arrays.items()}
+        data["actions"] = tf.constant(flatten(rollout.actions))
+        data |= {"indices": tf.constant(indices), "mean": tf.constant(mean, dtype), "std": tf.constant(std, dtype)}
+        constants = tf.constant([rates["lr"], rates["cliprange"], clip_vf], dtype)
+        run = self._in_one_call if self.comm.size == 1 else self._call_per_minibatch
+        return dict(zip(STATS, run(data, constants), strict=True)) | rates
+
+    def shuffle(self, nbatch: int) -> np.ndarray:
+        """Sample indices of every minibatch of every epoch: [noptepochs * nminibatches, nbatch / nminibatches]."""
+        epochs = [self.rng.permutation(nbatch) for _ in range(self.cfg.noptepochs)]
+        return np.concatenate(epochs).reshape(self.cfg.noptepochs * self.cfg.nminibatches, -1).astype(np.int32)
+
+    def moments(self, advs: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation + 1e-8 of each minibatch's advantages, over all ranks or this one's own.
+
+        The shuffle is known beforehand, so that one collective serves all minibatches of the update.
+        """
+        chosen = advs[indices].astype(np.float64)
+        comm = self.comm if self.cfg.adv_moments == "global" else Comm()
+        centre = comm.mean(np.array([chosen.mean()]))  # shifted, so that the squares do not cancel
+        sums = comm.mean(np.stack([(chosen - centre).mean(axis=1), np.square(chosen - centre).mean(axis=1)]))
+        return sums[0] + centre, np.sqrt(np.maximum(sums[1] - np.square(sums[0]), 0.0)) + 1e-8
+
+    def _minibatch_gradient(self, i: tf.Tensor, data: dict[str, tf.Tensor], constants: tf.Tensor) -> tf.Tensor:
+        """[gradient, stats] of minibatch i as one vector."""
+        names = ("obs", "actions", "advs", "returns", "values", "logp")
+        indices, mean, std = (tf.gather(data[name], i) for name in ("indices", "mean", "std"))  # [i] recompiles per i
+        batch = {name: tf.gather(data[name], indices) for name in names}
+        batch["advs"] = (batch["advs"] - mean) / std
+        with tf.GradientTape() as tape:
+            loss, stats = loss_and_stats(self.policy, self.cfg, batch, constants[1], constants[2])
+        return tf.concat([flat_gradient(tape, loss, self.variables), stats], axis=0)
+
+    def _all_minibatches(self, data: dict[str, tf.Tensor], constants: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Every minibatch in turn; returns the sum of the stats and the number of minibatches."""
+        count = data["indices"].shape[0]
+
+        def body(i: tf.Tensor, go: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            gradient, stats = self.split(self._minibatch_gradient(i, data, constants))
+            if self.max_kl is not None:
+                go = stats[STATS.index("approxkl")] <= self.max_kl
+                gradient = tf.cond(go, lambda: self._applied(gradient, constants), lambda: gradient)
+            else:
+                self.adam.apply(gradient, constants[0])
+            return i + 1, go, total + stats
+
+        start = (tf.constant(0), tf.constant(True), tf.zeros(len(STATS), self.policy.dtype))
+        steps, _, total = tf.while_loop(lambda i, go, _: go & (i < count), body, start)
+        return total, steps
+
+    def _applied(self, gradient: tf.Tensor, constants: tf.Tensor) -> tf.Tensor:
+        self.adam.apply(gradient, constants[0])
+        return gradient
+
+    def _in_one_call(self, data: dict[str, tf.Tensor], constants: tf.Tensor) -> np.ndarray:
+        total, steps = self._all(data, constants)
+        return total.numpy() / steps.numpy()
+
+    def _call_per_minibatch(self, data: dict[str, tf.Tensor], constants: tf.Tensor) -> np.ndarray:
+        total, gradient = np.zeros(len(STATS)), None
+        for i in range(len(data["indices"])):
+            i_ = tf.constant(i)
+            step = (self._gradient(i_, data, constants) if gradient is None
+                    else self._apply_and_gradient(tf.constant(gradient), i_, data, constants))
+            gradient, stats = self.split(self.adam.average(step.numpy()))
+            total += stats
+            if self.max_kl is not None and stats[STATS.index("approxkl")] > self.max_kl:
+                return total / (i + 1)  # every rank sees the same averaged figure
+        self._apply(tf.constant(gradient), constants[0])
+        return total / len(data["indices"])
+
+    def _apply_then_gradient(self, gradient: tf.Tensor, i: tf.Tensor, data: dict[str, tf.Tensor],
+                             constants: tf.Tensor) -> tf.Tensor:
+        self.adam.apply(gradient, constants[0])
+        return self._minibatch_gradient(i, data, constants)
+
+    @staticmethod
+    def split(vector: Any) -> tuple[Any, Any]:
+        """[gradient, stats] -> (gradient, stats)."""
+        return vector[: -len(STATS)], vector[-len(STATS) :]

@@ -1,0 +1,44 @@
+"""The algorithms by name. A dotted path to a module that has the same parts works in place of a name.
+
+An algorithm's package has `config.py` with `Config` (a frozen dataclass) and `PRESETS`, and offers `learn`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from types import ModuleType
+
+from baselines_lite.common.errors import UserError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One row of the table: where the code is, and what it can do."""
+
+    module: str
+    paper: str
+    actions: tuple[str, ...] = ("Discrete", "Box")
+    data_parallel: bool = True
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization Algorithms, 1707.06347"),
+}
+
+
+def find(name: str) -> ModuleType:
+    """The package of an algorithm: a name of the table, or the dotted path of a package of one's own."""
+    if "." in name:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"cannot import the algorithm {name!r}: {error}") from None
+        for part in ("learn", "Config", "PRESETS"):
+            if not hasattr(module, part):
+                raise UserError(f"the module {name} is no algorithm: it has no {part}")
+        return module
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    return importlib.import_module(ALGORITHMS[name].module)

@@ -1,0 +1,183 @@
+"""The command line: flags -> learn -> save, play.
+
+    python run.py --alg=ppo2 --env=CartPole-v1 --num_timesteps=1e5
+    python run.py --load_path=model.safetensors --play
+
+`-` and `_` are interchangeable in flags. Flags are parsed by the types of the configuration, never evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from baselines_lite import registry
+from baselines_lite.common.config import BUILT_IN, RunOptions, convert, option, option_table, override, resolve
+from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.mpi import launched_rank, launched_size
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandOptions:
+    """What only the command line knows."""
+
+    alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of a package of one's own")
+    env: str = option(None, "Gymnasium id, or module:Id")
+    play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
+    play_episodes: int = option(5, "episodes to play", low=1)
+    deterministic: bool = option(False, "play the most probable action instead of drawing one")
+    help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, or 2 after bad input (one sentence on stderr)."""
+    # NumPy's BLAS reads this when it is imported: its threads would fight over the cores with TensorFlow's and MPI's.
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    try:
+        flags = parse(sys.argv[1:] if arguments is None else arguments)
+        own = {f.name for f in dataclasses.fields(CommandOptions)}
+        command = override(CommandOptions(), {k: v for k, v in flags.items() if k in own})
+        options = {k: v for k, v in flags.items() if k not in own}
+        if convert("verbose", bool, flags.get("verbose", False)):
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+        if command.help:
+            print(help_text(command.alg if "alg" in flags else None))
+        elif command.play and "load_path" in flags and "num_timesteps" not in flags:
+            play(options, command, flags)
+        else:
+            train(options, command)
+    except UserError as error:
+        # Every rank finds the same fault, or was told of it (Comm.together): one of them speaks.
+        if launched_rank() == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """`--name=value`, `--name value`, or a bare `--name` for a yes-or-no flag, as names and texts. Raises UserError."""
+    switches = {f.name for t in (CommandOptions, RunOptions) for f in dataclasses.fields(t) if f.type == "bool"}
+    flags: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "-h":
+            argument = "--help"
+        if not re.match(r"--[A-Za-z]", argument):
+            raise UserError(f"unexpected argument {argument!r}: write --NAME=VALUE")
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals:
+            if rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            elif name in switches:
+                value = "true"
+            else:
+                raise UserError(f"the flag --{name} needs a value: --{name}=VALUE")
+        elif not value:
+            raise UserError(f"the flag --{name} needs a value after '='")
+        if name in flags:
+            raise UserError(f"the flag --{name} is given twice")
+        flags[name] = value
+    return flags
+
+
+def train(options: dict[str, Any], command: CommandOptions) -> None:
+    """Trains, and plays afterwards if asked to."""
+    algorithm = registry.find(command.alg)
+    if command.env is None:
+        raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
+    run = check_before_loading(algorithm, command.env, options)
+    if run.log_path is None:
+        options["log_path"] = default_log_path(command)
+    policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
+                             **{k: v for k, v in options.items() if k != "num_timesteps"})
+    if command.play:
+        from baselines_lite.common.mpi import get_comm
+
+        if get_comm().rank == 0:
+            watch(policy, command.env, command, options["log_path"] or run.log_path)
+
+
+def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
+    """Finds bad input before TensorFlow and MPI are loaded: within a second, and before there is anything to end."""
+    for name in options:
+        known = {f.name for t in (CommandOptions, RunOptions, algorithm.Config) for f in dataclasses.fields(t)}
+        known |= {f.name for t in BUILT_IN.values() for f in dataclasses.fields(t)}
+        if name not in known and ":" not in str(options.get("network", "")):
+            raise unknown("flag", f"--{name}", [f"--{k}" for k in known], list_all=False)
+    resolve(algorithm.Config, algorithm.PRESETS, "other", options)
+    from baselines_lite.common.vec_env import family_of, find_spec
+
+    family = family_of(find_spec(env))
+    run = resolve(algorithm.Config, algorithm.PRESETS, family, options, launched_size()).run
+    if run.load_path and not os.path.isfile(run.load_path):
+        raise UserError(f"there is no model file {run.load_path!r}")
+    return run
+
+
+def default_log_path(command: CommandOptions) -> str:
+    """A new folder below runs/, named after algorithm, environment and time."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{command.alg}-{command.env}")
+    return os.path.join("runs", f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+
+
+def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
+    """Plays with the policy of a file, in the environment it was trained in unless --env says otherwise."""
+    allowed = {"load_path", "seed", "log_path", "verbose"}
+    for name in options:
+        if name not in allowed:
+            raise UserError(f"--{name} has no meaning with --play and --load_path; they take --env, --play_episodes, "
+                            "--deterministic, --seed and --log_path")
+    override(RunOptions(), options)
+    from baselines_lite.common.checkpoint import load_policy
+
+    policy = load_policy(options["load_path"])
+    env = command.env or policy.info.get("env")
+    if "alg" in flags and command.alg != policy.info.get("algorithm"):
+        raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
+                        f"not {command.alg}")
+    watch(policy, env, command, options.get("log_path") or os.path.dirname(options["load_path"]) or ".",
+          seed=convert("seed", int, options.get("seed", 0)))
+
+
+def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int = 0) -> None:
+    """Plays episodes in a window or into videos below `folder`, and prints their returns."""
+    from baselines_lite.common.evaluation import watch_episodes
+
+    returns = []
+    for number, ret in enumerate(watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
+                                                os.path.join(folder, "videos")), 1):
+        returns.append(ret)
+        print(f"episode {number}: return {ret:.1f}", flush=True)
+    print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")
+
+
+def help_text(alg: str | None) -> str:
+    """Every flag with type, default and meaning, generated from the configuration."""
+    lines = [
+        "usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
+        "       python run.py --load_path=FILE --play",
+        "", "command:", option_table(CommandOptions), "", "run:", option_table(RunOptions),
+    ]
+    if alg is None:
+        lines += ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
+        lines += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
+    else:
+        lines += ["", f"{alg} (defaults; a preset for the environment's family may change them):",
+                  option_table(registry.find(alg).Config)]
+        for name, options in BUILT_IN.items():
+            lines += ["", f"network {name}:", option_table(options)]
+    return "\n".join(lines)
+
+
+def console() -> None:
+    """The entry point of the installed command `baselines-lite`."""
+    sys.exit(main())

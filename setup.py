@@ -1,0 +1,40 @@
+"""Package metadata; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "baselines_lite/__init__.py").read_text(encoding="utf-8"))[1]
+
+EXTRAS = {
+    "mpi": ["mpi4py>=4.1,<5", "mpich>=5.0,<6"],
+    "mujoco": ["mujoco>=4.0,<5", "imageio>=2.37,<3"],
+    "video": ["moviepy>=2.2,<3", "pygame>=2.6,<3"],
+    "test": ["pytest>=9.0,<10", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
+    "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+}
+
+setup(
+    name="baselines-lite",
+    version=VERSION,
+    description="MPI-parallel reinforcement learning in the style of OpenAI Baselines, on TensorFlow 2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["baselines_lite", "baselines_lite.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "numpy>=2.4,<2.5",
+        "gymnasium>=1.4,<1.5",
+        "ale-py>=0.12.1,<0.13",
+        "cloudpickle>=3.1,<4",
+        "safetensors>=0.8,<0.9",
+        "matplotlib>=3.11,<3.12",
+        "tqdm>=4.70,<5",
+    ],
+    extras_require={**EXTRAS, "all": sorted({p for name in ("mpi", "mujoco", "video", "test") for p in EXTRAS[name]})},
+    entry_points={"console_scripts": ["baselines-lite=baselines_lite.run:console"]},
+)
