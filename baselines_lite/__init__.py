@@ -16,23 +16,28 @@ from typing import TYPE_CHECKING, Any
 from baselines_lite.common.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy import ndarray
+
     from baselines_lite.common.policy import ActorCritic
 
-# TensorFlow reads this when it is imported; set it to 0 (or pass --verbose) to see its start-up messages.
+# Set it to 0 (or pass --verbose) to see TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "evaluate", "load", "__version__"]
+__all__ = ["UserError", "__version__", "evaluate", "load"]
 
 
 def load(path: str) -> ActorCritic:
-    """The policy saved at `path`: weights, normalisation statistics and spaces. Raises UserError if it cannot be read."""
+    """The policy saved at `path`: weights, statistics and spaces. Raises UserError if it cannot be read."""
+    from baselines_lite.common import tf_setup
+
+    tf_setup.load()
     from baselines_lite.common.checkpoint import load_policy
 
     return load_policy(path)
 
 
-def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: bool = True, seed: int = 0):
+def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: bool = True, seed: int = 0) -> ndarray:
     """Raw returns [episodes] of `policy` in `env`; see `baselines_lite.common.evaluation.evaluate`."""
     from baselines_lite.common.evaluation import evaluate as run_episodes
 

@@ -24,7 +24,7 @@ class Algorithm:
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization Algorithms, 1707.06347"),
+    "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
 }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from baselines_lite import registry
+from baselines_lite import load, registry
 from baselines_lite.common.config import BUILT_IN, RunOptions, convert, option, option_table, override, resolve
 from baselines_lite.common.errors import UserError, unknown
 from baselines_lite.common.mpi import launched_rank, launched_size
@@ -27,7 +27,7 @@ from baselines_lite.common.mpi import launched_rank, launched_size
 class CommandOptions:
     """What only the command line knows."""
 
-    alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of a package of one's own")
+    alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of one's own package")
     env: str = option(None, "Gymnasium id, or module:Id")
     play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
     play_episodes: int = option(5, "episodes to play", low=1)
@@ -137,9 +137,7 @@ def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]
             raise UserError(f"--{name} has no meaning with --play and --load_path; they take --env, --play_episodes, "
                             "--deterministic, --seed and --log_path")
     override(RunOptions(), options)
-    from baselines_lite.common.checkpoint import load_policy
-
-    policy = load_policy(options["load_path"])
+    policy = load(options["load_path"])
     env = command.env or policy.info.get("env")
     if "alg" in flags and command.alg != policy.info.get("algorithm"):
         raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "

@@ -75,7 +75,8 @@ def load_into(policy: ActorCritic, path: str | Path) -> None:
             "action_space": space_to_json(policy.action_space)}
     for key, value in mine.items():
         if metadata.get(key) != value:
-            raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {metadata.get(key)}, not {value}")
+            raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {metadata.get(key)}, not "
+                            f"{value}")
     assign(policy, path, tensors)
 
 
@@ -93,7 +94,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"the model file {str(path)!r} is damaged or no model file: {error}") from None
     if metadata.get("format") != FORMAT:
-        raise UserError(f"the model file {str(path)!r} has format {metadata.get('format')}, this version reads {FORMAT}")
+        raise UserError(f"the model file {str(path)!r} has format {metadata.get('format')}; this version reads "
+                        f"{FORMAT}")
     return metadata, tensors
 
 
@@ -117,7 +119,8 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
     """A Box or Discrete space as JSON-ready values."""
     if isinstance(space, gym.spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    bounds = {k: [v if math.isfinite(v) else str(v) for v in getattr(space, k).ravel().tolist()] for k in ("low", "high")}
+    bounds = {name: [v if math.isfinite(v) else str(v) for v in bound.ravel().tolist()]
+              for name, bound in (("low", space.low), ("high", space.high))}
     return {"kind": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
 
 
@@ -126,5 +129,6 @@ def space_from_json(values: dict[str, Any]) -> gym.Space:
     if values["kind"] == "Discrete":
         return gym.spaces.Discrete(values["n"], start=values["start"])
     dtype = np.dtype(values["dtype"])
-    low, high = (np.array([float(v) for v in values[k]]).astype(dtype).reshape(values["shape"]) for k in ("low", "high"))
+    low, high = (np.array([float(v) for v in values[name]]).astype(dtype).reshape(values["shape"])
+                 for name in ("low", "high"))
     return gym.spaces.Box(low, high, dtype=dtype.type)

@@ -103,8 +103,9 @@ def whole_number(value: Any) -> int:
     try:
         number = int(value)
     except ValueError:
-        number = int(float(value))
-    if isinstance(value, float | int) and number != value or isinstance(value, str) and number != float(value):
+        value = float(value)
+        number = int(value)
+    if not isinstance(value, str) and number != value:
         raise ValueError(value)
     return number
 
@@ -164,7 +165,7 @@ def option_table(config_type: type, prefix: str = "  ") -> str:
         name = "schedule" if inner[0] is Schedule else inner[0].__name__
         choices = f.metadata["choices"]
         extra = f" One of {', '.join(choices)}." if choices else ""
-        lines.append(f"{prefix}--{f.name:<24}{name:<9}{str(f.default):<13}{f.metadata['help']}.{extra}")
+        lines.append(f"{prefix}--{f.name:<24}{name:<9}{f.default!s:<13}{f.metadata['help']}.{extra}")
     return "\n".join(lines)
 
 

@@ -51,11 +51,13 @@ class Experiment:
         self._signal, self._stop = 0, None
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
-        self.comm.together(lambda: self._prepare(config_type, presets, env, {**options, "num_timesteps": total_timesteps}))
+        values = {**options, "num_timesteps": total_timesteps}
+        self.comm.together(lambda: self._prepare(config_type, presets, env, values))
         self.comm.together(self._open_logger, root_only=True)
         self._start_row()
 
-    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike, values: dict[str, Any]) -> None:
+    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
+                 values: dict[str, Any]) -> None:
         spec = vec_env.find_spec(env) if isinstance(env, str) else getattr(env, "spec", None)
         self.family = vec_env.family_of(spec)
         self.env_name = env if isinstance(env, str) else spec.id if spec is not None else type(env).__name__
@@ -73,7 +75,7 @@ class Experiment:
         cfg = self.config
         self.policy = ActorCritic(
             self.venv.single_observation_space, self.venv.single_action_space, network=cfg.network,
-            network_options=network_options, value_network=cfg.value_network,
+            network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
             normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
             reward_gamma=cfg.gamma, seed=self.run.seed)
         self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
@@ -96,9 +98,10 @@ class Experiment:
                             "run": to_dict(self.run), "config": to_dict(cfg),
                             "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
                             "threads": self.threads})
-        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} host(s), "
-                        f"{self.threads} thread(s) each; batch {self.batch} = {comm.size} x num_env {cfg.num_env} x nsteps "
-                        f"{cfg.nsteps}; {self.planned_updates} updates, {self.planned_updates * self.batch} steps")
+        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} "
+                        f"host(s), {self.threads} thread(s) each; batch {self.batch} = {comm.size} x num_env "
+                        f"{cfg.num_env} x nsteps {cfg.nsteps}; {self.planned_updates} updates, "
+                        f"{self.planned_updates * self.batch} steps")
         if self.run.save_video_interval > 0:
             self.venv = record_videos(self.venv, (self.log_path or Path(".")) / "videos", self.run)
 
@@ -114,7 +117,7 @@ class Experiment:
 
     @property
     def remaining(self) -> float:
-        """The fraction of the budget left before this update: 1 at the first, 1 / updates at the last. For schedules."""
+        """The fraction of the budget left before this update: 1 at the first, 1 / updates at the last."""
         return 1.0 - self.nupdates / self.planned_updates
 
     @property

@@ -45,8 +45,8 @@ class Logger:
                     self._files[name] = (self.path / name).open("w", newline="", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
-        self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, disable=not sys.stdout.isatty(),
-                         file=sys.stdout, dynamic_ncols=True, leave=False)
+        self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, file=sys.stdout,
+                         disable=not sys.stdout.isatty(), dynamic_ncols=True, leave=False)
 
     def config(self, values: dict[str, Any]) -> None:
         """Writes config.json: the resolved configuration beside versions, commit and command."""
@@ -133,7 +133,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, the commit of the source tree (None outside one) with "+changes" if it is not clean, and the command."""
+    """Versions, the command, and the source tree's commit: None outside one, with "+changes" where it is not clean."""
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", os.path.dirname(__file__), *arguments], capture_output=True, text=True,

@@ -26,7 +26,7 @@ def clipped_value_loss(vpred: tf.Tensor, values: tf.Tensor, returns: tf.Tensor, 
 
 
 def approx_kl(logratio: tf.Tensor) -> tf.Tensor:
-    """mean(r - 1 - log r): an unbiased, non-negative estimate of KL(old || new) in nats, from actions of the old policy."""
+    """mean(r - 1 - log r): a non-negative, unbiased estimate of KL(old || new), nats, from the old policy's actions."""
     return tf.reduce_mean(tf.math.expm1(logratio) - logratio)
 
 

@@ -1,8 +1,8 @@
 """Networks from feature vectors [B, d] to latents [B, k], as lists of layers with two backends: TensorFlow and NumPy.
 
-A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential` registered under a name; its keyword options
-become command-line flags. A network of one's own may also return any tf.Module that maps [B, d] to [B, k] and has
-`out_size`; without `numpy()` it acts through a compiled function.
+A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential` registered under a name; its own
+keywords become command-line flags. A network of one's own may also return any tf.Module that maps [B, d] to [B, k] and
+has `out_size`; without `numpy()` it acts through a compiled function.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def options_of(network: str) -> dict[str, Any]:
     builder = find(network)
     hints = typing.get_type_hints(builder)
     keywords = {p.name: p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    return {name: hints.get(name, type(p.default)) for name, p in keywords.items() if name not in ("rng", "dtype", "name")}
+    own = keywords.keys() - {"rng", "dtype", "name"}
+    return {name: hints.get(name, type(keywords[name].default)) for name in own}
 
 
 def build(network: str, size: int, *, rng: np.random.Generator, dtype: tf.DType, name: str,

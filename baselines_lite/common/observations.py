@@ -46,7 +46,7 @@ def make_encoder(space: gym.Space) -> Encoder:
         return DiscreteEncoder(space)
     if isinstance(space, gym.spaces.Box):
         if len(space.shape) == 3 and space.dtype == np.uint8:
-            raise UserError(f"image observations {space.shape} are not supported yet: they need a convolutional network")
+            raise UserError(f"image observations {space.shape} are not supported yet: they need a convolution")
         if np.prod(space.shape) > 0:
             return BoxEncoder(space)
     raise UserError(f"the observation space {space} is not supported (yet): use a Box of numbers or Discrete")

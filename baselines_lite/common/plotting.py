@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
 
 def read_monitor(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +51,7 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], p
     _save(figure, png)
 
 
-def _axes(title: str):
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
-
+def _axes(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="environment steps", ylabel="return, last 100 episodes")
@@ -59,6 +59,6 @@ def _axes(title: str):
     return figure, axes
 
 
-def _save(figure, png: str | Path) -> None:
+def _save(figure: Figure, png: str | Path) -> None:
     Path(png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png, dpi=80)

@@ -31,8 +31,8 @@ class ActorCritic(tf.Module):
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
-                 normalize_observations: bool = False, normalize_rewards: bool = False, reward_gamma: float = 0.99,
-                 seed: int = 0, dtype: tf.DType = tf.float32) -> None:
+                 logstd_init: float = 0.0, normalize_observations: bool = False, normalize_rewards: bool = False,
+                 reward_gamma: float = 0.99, seed: int = 0, dtype: tf.DType = tf.float32) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.network, self.network_options = network, dict(network_options or {})
@@ -51,7 +51,7 @@ class ActorCritic(tf.Module):
         self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, rng=rng, gain=0.01, dtype=dtype,
                                       name="pi_head")
         self.vf_head = networks.Dense(self.vf_net.out_size, 1, rng=rng, gain=1.0, dtype=dtype, name="vf_head")
-        self.logstd = (tf.Variable(np.zeros(self.pdtype.head_size), dtype=dtype, name="logstd")
+        self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=dtype, name="logstd")
                        if self.pdtype.has_logstd else None)
         self.dtype = dtype
         self._rng = stream(seed, "step")
@@ -84,7 +84,7 @@ class ActorCritic(tf.Module):
         return all(hasattr(net, "numpy") for net in (self.pi_net, self.vf_net))
 
     def actor(self) -> Actor:
-        """A function (features [N, d], noise [N, ...] or None for the mode) -> actions [N, ...] for the present weights.
+        """A function (features [N, d], noise [N, ...] or None for the mode) -> actions [N, ...] of the present weights.
 
         Where the networks can run in NumPy it holds a copy of the weights and costs 10 us on a few rows (a compiled
         call: 90 to 280); take a new one after each update. Elsewhere it calls the compiled policy.

@@ -1,10 +1,42 @@
-"""TensorFlow's start: threads per rank, one GPU per local rank. Call before TensorFlow runs its first op."""
+"""TensorFlow's start: quiet import, threads per rank, one GPU per local rank. Before TensorFlow runs its first op."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 
 from baselines_lite.common.mpi import Comm
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps C++ start-up messages off stderr unless TF_CPP_MIN_LOG_LEVEL is 0; an exception brings them back.
+
+    TensorFlow 2.21 writes some of them before it reads that variable, so that only the file descriptor helps.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def load() -> None:
+    """Imports TensorFlow quietly."""
+    with quiet():
+        import tensorflow  # noqa: F401
 
 
 def threads_per_rank(comm: Comm) -> int:
@@ -25,11 +57,13 @@ def setup(comm: Comm, threads: int | None = None) -> int:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        gpus = tf.config.list_physical_devices("GPU")
-        if gpus:
-            gpu = gpus[comm.local_rank % len(gpus)]
-            tf.config.set_visible_devices(gpu, "GPU")
-            tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError:  # already initialised
+        with quiet():
+            gpus = tf.config.list_physical_devices("GPU")
+            if gpus:
+                gpu = gpus[comm.local_rank % len(gpus)]
+                tf.config.set_visible_devices(gpu, "GPU")
+                tf.config.experimental.set_memory_growth(gpu, True)
+            tf.constant(0)  # starts the runtime
+    except RuntimeError:  # already started
         threads = tf.config.threading.get_intra_op_parallelism_threads() or threads
     return threads

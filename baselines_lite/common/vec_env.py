@@ -78,14 +78,14 @@ def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None
     except gym.error.DependencyNotInstalled as error:
         extra = EXTRAS.get(family_of(spec))
         hint = f"pip install '{extra}'" if extra else "install what it asks for"
-        raise UserError(f"the environment {spec.id} needs a package that is missing ({error}); {hint}") from None
+        raise UserError(f"the environment {spec.id} needs a missing package ({error}); {hint}") from None
     except Exception as error:
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None,
                  verbose: bool = False) -> VectorEnv:
-    """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or one's own Env or VectorEnv.
+    """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or an Env or VectorEnv.
 
     Stepping in process suits environments of up to some hundred microseconds a step. A VectorEnv comes back as it is;
     it must be in SAME_STEP mode. Raises UserError for what cannot be made or used.
@@ -100,7 +100,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = No
         return env
     if isinstance(env, gym.Env):
         if num_env != 1:
-            raise UserError(f"num_env={num_env} needs an environment id or a factory: one Env object is one environment")
+            raise UserError(f"num_env={num_env} needs an environment id or a factory: an Env object is one environment")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
         spec = find_spec(env)

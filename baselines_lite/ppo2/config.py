@@ -34,6 +34,7 @@ class Config:
     network: str = option("mlp", "network by name, or module:function of one's own")
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
+    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
     normalize_observations: bool = option(False, "normalise observations by running statistics")
     normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
     time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
@@ -61,7 +62,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=64, nminibatches=4, noptepochs=10, lr="linear:1e-3", gamma=0.99,
                                 lam=0.95),
-        "mujoco": dict(num_env=1, nsteps=2048, nminibatches=32, noptepochs=10, lr="linear:3e-4",
+        # logstd_init -1: with 0, HalfCheetah spends the budget on its back (1,500 to 1,900 instead of 4,700 to 5,600).
+        "mujoco": dict(num_env=8, nsteps=256, nminibatches=32, noptepochs=10, lr="linear:3e-4", logstd_init=-1.0,
                        normalize_observations=True, normalize_rewards=True),
     },
     "baselines": {

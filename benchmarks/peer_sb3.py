@@ -1,0 +1,52 @@
+"""Stable-Baselines3's side of speed.py: runs in its own virtual environment, prints one JSON line."""
+
+import json
+import sys
+import tempfile
+import time
+
+
+def main() -> None:
+    """Trains the workload given as JSON and prints its steps/s without the first update."""
+    job = json.loads(sys.argv[1])
+    import gymnasium as gym
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    torch.set_num_threads(job["threads"])
+
+    class Clock(BaseCallback):
+        """Notes the time at the start of each rollout; the second one is the end of the first update."""
+
+        def __init__(self):
+            super().__init__()
+            self.marks = []
+
+        def _on_rollout_start(self):
+            self.marks.append((time.perf_counter(), self.model.num_timesteps))
+
+        def _on_step(self):
+            return True
+
+    # Without the checker, as ours; SB3's Monitor stays, ours logs episodes too.
+    venv = make_vec_env(lambda: gym.make(job["env"], disable_env_checker=True), n_envs=job["num_env"], seed=0)
+    if job["normalize"]:
+        venv = VecNormalize(venv)
+    batch = job["num_env"] * job["nsteps"]
+    model = PPO("MlpPolicy", venv, n_steps=job["nsteps"], batch_size=batch // job["nminibatches"],
+                n_epochs=job["noptepochs"], learning_rate=3e-4, seed=0, device="cpu", verbose=0)
+    model.set_logger(configure(tempfile.mkdtemp(), ["csv"]))
+    clock = Clock()
+    # The peer is slower: a third of the steps measures it as well.
+    steps = max(3 * batch, job["steps"] // 3)
+    model.learn(steps, callback=clock, log_interval=1)
+    start, first = clock.marks[1]
+    print(json.dumps({"sps": (model.num_timesteps - first) / (time.perf_counter() - start)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Steps per second of whole training beside Stable-Baselines3, in turn: ours, theirs, ours, theirs, ...
+
+    python benchmarks/speed.py                      # all workloads of ppo2
+    python benchmarks/speed.py --workload halfcheetah-1 --rounds 3
+    python benchmarks/speed.py --scaling            # 2 ranks of one thread over 1 rank of one thread
+
+Both sides train with the same hyperparameters on the same machine, with logging and (on MuJoCo) normalisation on; each
+side's first update is left out. Every side runs with 1 and with 2 threads; the ratio is ours over the better of
+theirs, its median over the rounds is printed. The peer lives in a virtual environment of its own with exact pins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+BIN = Path(sys.executable).parent
+PEER_VENV = ROOT / ".venv-sb3"
+PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "mujoco==4.0.0", "numpy==2.4.6"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A training job: `steps` in all, hyperparameters by our names, and the least ratio we want."""
+
+    env: str
+    steps: int
+    num_env: int
+    nsteps: int
+    nminibatches: int
+    noptepochs: int
+    target: float
+    normalize: bool = False
+
+
+WORKLOADS = {
+    "halfcheetah-1": Workload("HalfCheetah-v5", 40_960, 1, 2048, 32, 10, 6.0, normalize=True),
+    "halfcheetah-8": Workload("HalfCheetah-v5", 61_440, 8, 256, 32, 10, 5.0, normalize=True),
+    "cartpole-8": Workload("CartPole-v1", 204_800, 8, 128, 4, 4, 4.0),
+}
+
+
+def flags(w: Workload) -> list[str]:
+    """Our command-line flags for a workload."""
+    return [f"--env={w.env}", f"--num_env={w.num_env}", f"--nsteps={w.nsteps}", f"--nminibatches={w.nminibatches}",
+            f"--noptepochs={w.noptepochs}", "--lr=3e-4", f"--normalize_observations={w.normalize}",
+            f"--normalize_rewards={w.normalize}"]
+
+
+def ours(w: Workload, threads: int, ranks: int = 1) -> dict[str, float]:
+    """Steps/s without the first update, the shares of the time, peak memory of a rank, seconds to the first update."""
+    with tempfile.TemporaryDirectory() as folder:
+        launch = [str(BIN / "mpirun"), "-np", str(ranks)] if ranks > 1 else []
+        command = [*launch, sys.executable, str(ROOT / "run.py"), "--alg=ppo2", *flags(w), f"--threads={threads}",
+                   f"--num_timesteps={w.steps * ranks}", f"--log_path={folder}", "--log_interval=1"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with (Path(folder) / "progress.csv").open(newline="") as file:
+            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    first, last = rows[0], rows[-1]
+    seconds = last["time_elapsed"] - first["time_elapsed"]
+    shares = {k: statistics.mean(r[k] for r in rows[1:]) for k in first if k.startswith("share_")}
+    return {"sps": (last["total_timesteps"] - first["total_timesteps"]) / seconds, **shares}
+
+
+def theirs(w: Workload, threads: int) -> dict[str, float]:
+    """Stable-Baselines3's steps/s without the first update."""
+    job = json.dumps({**dataclasses.asdict(w), "threads": threads})
+    done = subprocess.run([str(PEER_VENV / "bin/python"), str(HERE / "peer_sb3.py"), job], check=True,
+                          capture_output=True, text=True, cwd=tempfile.gettempdir())
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def make_peer() -> None:
+    """Creates the peer's virtual environment, once."""
+    if not (PEER_VENV / ".ready").exists():
+        print(f"making {PEER_VENV.name} with {', '.join(PINS)}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(PEER_VENV)], check=True)
+        subprocess.run([str(PEER_VENV / "bin/pip"), "install", "--quiet", *PINS], check=True)
+        (PEER_VENV / ".ready").touch()
+
+
+def compare(name: str, rounds: int, results: dict) -> None:
+    """Runs a workload on both sides in turn and prints the medians."""
+    w = WORKLOADS[name]
+    ratios, mine, peer = [], [], []
+    for number in range(rounds):
+        us = {threads: ours(w, threads) for threads in (1, 2)}
+        them = {threads: theirs(w, threads)["sps"] for threads in (1, 2)}
+        best = max(us, key=lambda t: us[t]["sps"])
+        ratios.append(us[best]["sps"] / max(them.values()))
+        mine.append({"threads": best, **us[best]})
+        peer.append(max(them.values()))
+        print(f"{name} round {number + 1}, steps/s with 1 and 2 threads: ours {us[1]['sps']:,.0f} {us[2]['sps']:,.0f}; "
+              f"SB3 {them[1]:,.0f} {them[2]:,.0f}; ratio {ratios[-1]:.2f}", flush=True)
+    median = statistics.median(ratios)
+    shares = {k: statistics.mean(m[k] for m in mine) for k in mine[0] if k.startswith("share_")}
+    print(f"{name}: median ratio {median:.2f} (target {w.target:g}); "
+          + ", ".join(f"{k[6:]} {v:.0%}" for k, v in shares.items()), flush=True)
+    results[name] = {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
+                     "sb3_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares}
+
+
+def scaling(rounds: int, results: dict) -> None:
+    """Weak scaling on HalfCheetah-v5 with 8 environments a rank, for 4 and for 32 minibatches."""
+    for nminibatches in (4, 32):
+        w = dataclasses.replace(WORKLOADS["halfcheetah-8"], nminibatches=nminibatches)
+        pairs = [(ours(w, 1)["sps"], ours(w, 1, ranks=2)) for _ in range(rounds)]
+        ratio = statistics.median(two["sps"] / one for one, two in pairs)
+        comm = statistics.mean(two["share_comm"] for _, two in pairs)
+        rates = ", ".join(f"{one:,.0f} -> {two['sps']:,.0f}" for one, two in pairs)
+        print(f"weak scaling, {nminibatches} minibatches: {ratio:.2f} ({rates} steps/s), communication {comm:.0%} of "
+              "the time", flush=True)
+        results[f"scaling-{nminibatches}"] = {"ratio": ratio, "share_comm": comm,
+                                              "sps": [[one, two["sps"]] for one, two in pairs]}
+
+
+def main() -> None:
+    """Runs what the flags ask for and writes results/speed.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scaling", action="store_true", help="measure weak scaling instead")
+    arguments = parser.parse_args()
+    path = HERE / "results" / "speed.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if arguments.scaling:
+        scaling(arguments.rounds, results)
+    else:
+        make_peer()
+        for name in arguments.workload or WORKLOADS:
+            compare(name, arguments.rounds, results)
+    results["commit"] = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True,
+                                       text=True).stdout.strip()
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

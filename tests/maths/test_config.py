@@ -1,0 +1,78 @@
+"""Strict configuration: types, ranges, near names, presets, schedules."""
+
+import dataclasses
+
+import pytest
+
+from baselines_lite.common.config import RunOptions, convert, option_table, override, preset_values, resolve
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.schedules import Schedule
+from baselines_lite.ppo2.config import PRESETS, Config
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), [
+    (int, "1e6", 1_000_000), (int, "12", 12), (int, 3.0, 3), (int, "9007199254740993", 9007199254740993),
+    (float, "3e-4", 3e-4), (float, 1, 1.0), (bool, "true", True), (bool, "no", False), (bool, True, True),
+    (int | None, "none", None), (float | None, "0.5", 0.5), (str, "a=b", "a=b"),
+])
+def test_conversion_by_type(kind, value, expected):
+    result = convert("x", kind, value)
+    assert result == expected and type(result) is type(expected)
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    (int, "1.5"), (int, 1.5), (int, "many"), (int, True), (float, "fast"), (bool, "maybe"), (int, None), (int, "inf"),
+    (float, "__import__('os').getcwd()"), (Schedule, "linear:x"), (Schedule, "cubic:1"), (Schedule, None),
+])
+def test_wrong_types_are_refused(kind, value):
+    with pytest.raises(UserError):
+        convert("x", kind, value)
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"gamma": 1.5}, "gamma must be at most 1"), ({"num_env": 0}, "num_env must be at least 1"),
+    ({"seed": -1}, "seed must be at least 0"), ({"nminibatchs": 4}, "did you mean nminibatches"),
+    ({"ent_coeff": 0.1}, "did you mean ent_coef"), ({"nminibatches": 3}, "does not divide the batch"),
+    ({"num_timesteps": 100}, "less than one update"), ({"lr": -1e-3}, "lr must be at least 0"),
+    ({"gamma": "nan"}, "must be finite"), ({"preset": "fast"}, "unknown preset"),
+    ({"value_network": "copied"}, "did you mean copy"), ({"num_hiden": 64}, "did you mean num_hidden"),
+    ({"num_hidden": 0}, "num_hidden must be at least 1"), ({"num_hidden": "x"}, "must be a whole number"),
+])
+def test_bad_values_are_named(values, words):
+    with pytest.raises(UserError, match=words):
+        resolve(Config, PRESETS, "other", values)
+
+
+def test_precedence_default_preset_value():
+    resolved = resolve(Config, PRESETS, "mujoco", {"nsteps": "64", "num_hidden": "32", "seed": 3})
+    assert resolved.config.nsteps == 64 and resolved.config.nminibatches == 32 and resolved.config.gamma == 0.99
+    assert resolved.network_options == {"num_hidden": 32} and resolved.run.seed == 3
+
+
+def test_every_preset_of_every_family_is_valid():
+    for preset, rows in PRESETS.items():
+        for family in rows:
+            config = override(Config(), preset_values(PRESETS, preset, family))
+            config.check()
+
+
+def test_baselines_preset_restores_the_original():
+    config = override(Config(), preset_values(PRESETS, "baselines", "mujoco"))
+    assert (config.cliprange_vf, config.time_limit, config.adv_moments) == ("0.2", "terminal", "rank")
+    assert (config.nsteps, config.nminibatches, config.noptepochs, config.value_network) == (2048, 32, 10, "copy")
+
+
+def test_help_lists_every_field():
+    for config_type in (RunOptions, Config):
+        text = option_table(config_type)
+        assert all(f"--{f.name} " in text and f.metadata["help"] in text for f in dataclasses.fields(config_type))
+
+
+@pytest.mark.parametrize(("text", "at"), [
+    ("0.2", {1.0: 0.2, 0.1: 0.2}), ("linear:1e-3", {1.0: 1e-3, 0.5: 5e-4, 0.0: 0.0}),
+    ("middle_drop:2", {0.8: 1.6, 0.5: 0.15}), ("double_linear_con:1", {1.0: 1.0, 0.75: 0.5, 0.3: 0.125}),
+    ("double_middle_drop:1", {0.8: 0.8, 0.5: 0.075, 0.2: 0.125}),
+])
+def test_schedules(text, at):
+    for remaining, value in at.items():
+        assert Schedule(text)(remaining) == pytest.approx(value)

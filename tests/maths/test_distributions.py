@@ -1,0 +1,135 @@
+"""Distributions against scipy, against Monte Carlo, and against their own second derivatives."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from baselines_lite.common.distributions import Categorical, DiagGaussian, make_pd
+from baselines_lite.common.errors import UserError
+
+RNG = np.random.default_rng(0)
+LOGITS, OTHER_LOGITS = RNG.normal(size=(2, 6, 4))
+MEAN, OTHER_MEAN = RNG.normal(size=(2, 6, 3))
+LOGSTD, OTHER_LOGSTD = RNG.normal(size=(2, 3)) * 0.5
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_categorical_against_scipy():
+    p, q = softmax(LOGITS), softmax(OTHER_LOGITS)
+    pd, other = Categorical(tf.constant(LOGITS)), Categorical(tf.constant(OTHER_LOGITS))
+    actions = RNG.integers(4, size=6)
+    np.testing.assert_allclose(pd.logp(tf.constant(actions)), np.log(p[np.arange(6), actions]), rtol=1e-12)
+    np.testing.assert_allclose(pd.entropy(), scipy.stats.entropy(p, axis=-1), rtol=1e-12)
+    np.testing.assert_allclose(pd.kl(other), scipy.stats.entropy(p, q, axis=-1), rtol=1e-12)
+    np.testing.assert_array_equal(pd.mode(), p.argmax(-1))
+
+
+def test_diag_gaussian_against_scipy():
+    pd = DiagGaussian(tf.constant(MEAN), tf.constant(LOGSTD))
+    actions = RNG.normal(size=(6, 3))
+    expected = scipy.stats.norm(MEAN, np.exp(LOGSTD)).logpdf(actions).sum(-1)
+    np.testing.assert_allclose(pd.logp(tf.constant(actions)), expected, rtol=1e-12)
+    entropy = scipy.stats.multivariate_normal(np.zeros(3), np.diag(np.exp(2 * LOGSTD))).entropy()
+    np.testing.assert_allclose(pd.entropy(), np.full(6, entropy), rtol=1e-12)
+    np.testing.assert_array_equal(pd.mode(), MEAN)
+
+
+def pairs():
+    return {
+        "categorical": (gym.spaces.Discrete(4), (LOGITS, None), (OTHER_LOGITS, None)),
+        "gaussian": (gym.spaces.Box(-1, 1, (3,)), (MEAN, LOGSTD), (OTHER_MEAN, OTHER_LOGSTD)),
+    }
+
+
+@pytest.mark.parametrize("kind", pairs())
+def test_entropy_and_kl_by_monte_carlo(kind):
+    """-E log p = H and E[log p - log q] = KL, within three standard errors of 100,000 samples."""
+    space, first, second = pairs()[kind]
+    pdtype, n = make_pd(space), 100_000
+    row = [None if a is None else tf.constant(np.tile(a[:1] if a.ndim == 2 else a, (n, 1))) for a in first]
+    other = [None if a is None else tf.constant(np.tile(a[:1] if a.ndim == 2 else a, (n, 1))) for a in second]
+    pd, q = pdtype.pd(*row), pdtype.pd(*other)
+    actions = pd.sample(tf.constant(pdtype.noise(np.random.default_rng(1), (n,)).astype(np.float64)))
+    logp, logq = pd.logp(actions).numpy(), q.logp(actions).numpy()
+    assert abs((-logp).mean() - pd.entropy().numpy()[0]) < 3 * logp.std() / np.sqrt(n) + 1e-12
+    assert abs((logp - logq).mean() - pd.kl(q).numpy()[0]) < 3 * (logp - logq).std() / np.sqrt(n)
+
+
+@pytest.mark.parametrize("kind", pairs())
+def test_kl_of_itself_is_zero_and_its_hessian_is_the_fisher_matrix(kind):
+    """Hessian of KL(old || new) at equality = E[grad log p grad log p^T], by quadrature over actions."""
+    space, (head, logstd), _ = pairs()[kind]
+    pdtype = make_pd(space)
+    size = head.shape[1]
+    theta = tf.Variable(head[0] if logstd is None else np.concatenate([head[0], logstd]))
+
+    def pd_of(t, rows=1):
+        mean = tf.tile(t[None, :size], (rows, 1))
+        return pdtype.pd(mean, None if logstd is None else t[size:])
+
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            kl = tf.reduce_sum(pd_of(tf.stop_gradient(theta)).kl(pd_of(theta)))
+        gradient = inner.gradient(kl, theta)
+    hessian = outer.jacobian(gradient, theta).numpy()
+    assert abs(kl.numpy()) < 1e-12
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+    if logstd is None:
+        actions, weights = np.arange(size), softmax(head[0])
+    else:  # Gauss-Hermite: exact for the polynomials that squared scores are
+        points, w = np.polynomial.hermite_e.hermegauss(8)
+        grid = np.stack(np.meshgrid(*[points] * size, indexing="ij"), -1).reshape(-1, size)
+        weights = np.prod(np.stack(np.meshgrid(*[w / w.sum()] * size, indexing="ij"), -1).reshape(-1, size), axis=1)
+        actions = head[0] + np.exp(logstd) * grid
+    with tf.GradientTape() as tape:
+        logp = pd_of(theta, len(actions)).logp(tf.constant(actions))
+    scores = tape.jacobian(logp, theta).numpy()
+    np.testing.assert_allclose(hessian, np.einsum("b,bi,bj->ij", weights, scores, scores), atol=1e-10)
+
+
+def test_logits_may_be_shifted_and_extreme():
+    shifted = Categorical(tf.constant(LOGITS + 100)).logp(tf.constant([0] * 6))
+    np.testing.assert_allclose(shifted, Categorical(tf.constant(LOGITS)).logp(tf.constant([0] * 6)), atol=1e-10)
+    extreme = Categorical(tf.constant([[1e4, -1e4, 0.0]]))
+    for value in (extreme.logp(tf.constant([1])), extreme.entropy(), extreme.kl(Categorical(tf.zeros((1, 3))))):
+        assert np.isfinite(value.numpy()).all()
+
+
+@pytest.mark.parametrize("kind", pairs())
+def test_numpy_draws_what_the_tensors_draw(kind):
+    space, (head, logstd), _ = pairs()[kind]
+    pdtype = make_pd(space)
+    head = head.astype(np.float32)
+    logstd = None if logstd is None else logstd.astype(np.float32)
+    pd = pdtype.pd(tf.constant(head), None if logstd is None else tf.constant(logstd))
+    noise = pdtype.noise(np.random.default_rng(2), (6,))
+    np.testing.assert_allclose(pdtype.sample_numpy(head, logstd, noise), pd.sample(tf.constant(noise)), atol=1e-6)
+    np.testing.assert_allclose(pdtype.sample_numpy(head, logstd, None), pd.mode(), atol=1e-6)
+
+
+def test_gumbel_sampling_has_the_softmax_frequencies():
+    pdtype, n = make_pd(gym.spaces.Discrete(4)), 200_000
+    actions = pdtype.sample_numpy(np.tile(LOGITS[0].astype(np.float32), (n, 1)), None,
+                                  pdtype.noise(np.random.default_rng(3), (n,)))
+    expected = softmax(LOGITS[0]) * n
+    assert scipy.stats.chisquare(np.bincount(actions, minlength=4), expected).pvalue > 1e-3
+
+
+def test_the_environment_gets_clipped_and_shifted_actions():
+    box = make_pd(gym.spaces.Box(np.array([-1.0, -np.inf]), np.array([2.0, 0.0]), dtype=np.float64))
+    np.testing.assert_array_equal(box.to_env(np.array([[-3.0, -3.0], [3.0, 3.0]])), [[-1, -3], [2, 0]])
+    np.testing.assert_array_equal(make_pd(gym.spaces.Discrete(3, start=5)).to_env(np.array([0, 2])), [5, 7])
+
+
+@pytest.mark.parametrize("space", [gym.spaces.MultiBinary(3), gym.spaces.Box(0, 9, (2,), dtype=np.int64),
+                                   gym.spaces.Dict({}), gym.spaces.Box(-1, 1, (2, 2))])
+def test_other_spaces_are_refused(space):
+    with pytest.raises(UserError, match="not supported"):
+        make_pd(space)

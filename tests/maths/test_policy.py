@@ -1,0 +1,101 @@
+"""Networks and the policy: two backends that agree, initial values, and streams of random numbers."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines_lite.common import networks
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.seeding import env_seeds, stream
+
+BOX, DISCRETE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(5)
+
+
+@pytest.mark.parametrize("action_space", [BOX, DISCRETE])
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"activation": "relu", "num_layers": 3},
+                                     {"activation": "elu", "num_hidden": 7}])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_numpy_acting_is_compiled_acting(action_space, options, rows):
+    policy = ActorCritic(gym.spaces.Box(-5, 5, (11,)), action_space, network_options=options, seed=3)
+    rng = np.random.default_rng(0)
+    for variable in policy.trainable_variables:  # away from the initial zeros
+        variable.assign_add(rng.normal(scale=0.1, size=variable.shape))
+    features = rng.normal(size=(rows, 11)).astype(np.float32)
+    copy = features.copy()
+    noise = policy.pdtype.noise(rng, (rows,))
+    for draw in (noise, None):
+        np.testing.assert_allclose(policy.actor()(features, draw), policy._act_compiled(features, draw), atol=1e-5)
+    np.testing.assert_array_equal(features, copy)  # acting must not write into the rollout
+
+
+def test_an_actor_keeps_its_weights_and_step_uses_the_present_ones():
+    policy = ActorCritic(BOX, BOX, seed=0)
+    obs = np.ones((1, 3), np.float32)
+    actor = policy.actor()
+    before = actor(obs, None)
+    policy.pi_head.b.assign_add([1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(actor(obs, None), before)
+    np.testing.assert_allclose(policy.step(obs, deterministic=True)[0], before + 1, atol=1e-6)
+
+
+def test_step_returns_value_and_log_probability_of_what_it_drew():
+    policy = ActorCritic(BOX, DISCRETE, seed=0)
+    obs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    actions, values, state, logp = policy.step(obs)
+    pd, vpred = policy.evaluate(tf.constant(policy.features(obs)))
+    assert state is None
+    np.testing.assert_allclose(values, vpred, atol=1e-6)
+    np.testing.assert_allclose(logp, pd.logp(tf.constant(actions)), atol=1e-6)
+
+
+def test_a_network_without_a_numpy_backend_acts_compiled():
+    class Half(tf.Module):
+        out_size = 3
+
+        def __call__(self, x):
+            return x * 0.5
+
+    networks.register("half")(lambda size, *, rng, dtype, name: Half())
+    try:
+        policy = ActorCritic(BOX, DISCRETE, network="half", seed=0)
+        actions = policy.step(np.ones((4, 3), np.float32), deterministic=True)[0]
+        assert actions.shape == (4,) and not policy.prefers_xla
+    finally:
+        del networks.NETWORKS["half"]
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5)])
+def test_orthogonal(shape):
+    w = networks.orthogonal(np.random.default_rng(0), shape, gain=2.0)
+    gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
+    np.testing.assert_allclose(gram, 4 * np.eye(min(shape)), atol=1e-12)
+
+
+def test_weights_come_from_the_seed_alone_and_the_first_policy_is_nearly_uniform():
+    first, same, other = (ActorCritic(BOX, DISCRETE, seed=s) for s in (1, 1, 2))
+    for a, b in zip(first.trainable_variables, same.trainable_variables):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.pi_head.w, other.pi_head.w)
+    pd, _ = first.evaluate(tf.constant(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)))
+    assert pd.entropy().numpy().min() > 0.999 * np.log(5)
+
+
+def test_shared_and_copied_value_networks():
+    shared, copy = (ActorCritic(BOX, DISCRETE, value_network=v) for v in ("shared", "copy"))
+    assert len(copy.trainable_variables) - len(shared.trainable_variables) == 4
+    features = tf.ones((2, 3))
+    np.testing.assert_allclose(shared.evaluate(features)[1], shared.value(features))
+
+
+def test_streams_differ_by_seed_rank_and_purpose():
+    draws = {stream(*key).integers(2**60) for key in ((0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1))}
+    assert len(draws) == 4
+    assert stream(0, "a", 1).integers(2**60) == stream(0, "a", 1).integers(2**60)
+    assert len({s for rank in range(4) for s in env_seeds(0, rank, 8)}) == 32
+
+
+def test_discrete_observations_are_one_hot_also_with_a_start():
+    policy = ActorCritic(gym.spaces.Discrete(3, start=4), DISCRETE, normalize_observations=True)
+    np.testing.assert_array_equal(policy.features(np.array([4, 6])), [[1, 0, 0], [0, 0, 1]])
+    assert policy.normalize.obs is None

@@ -1,0 +1,108 @@
+"""Several processes: they agree, they end together, and they never hang. Under the environment's own mpirun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import MPIRUN, ROOT
+
+SMALL = ("--env=CartPole-v1", "--num_env=2", "--nsteps=32", "--noptepochs=1")
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_collectives(program, ranks):
+    done = program("collectives", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sees the difference") == ranks
+
+
+def test_a_verdict_of_one_rank_reaches_all(program):
+    done = program("verdict_of_one_rank", timeout=10)
+    assert done.returncode == 2
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == [
+        "rank 0: the file on rank 1 is bad", "rank 1: the file on rank 1 is bad"]
+
+
+def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
+    done = program("exception_on_one_rank", ranks=3, timeout=10)
+    assert done.returncode != 0
+    assert done.stderr.count("ValueError: a bug on one rank") == 1
+    assert "rank 1 of 3" in done.stderr
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_parameters_stay_bitwise_equal_while_experience_differs(program, ranks):
+    done = program("equal_parameters", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agrees") == ranks
+
+
+@pytest.mark.parametrize("target_kl", ["none", "0.002"])
+def test_one_rank_with_twice_the_data_is_two_ranks(program, target_kl):
+    done = program("one_rank_equals_two", target_kl)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agrees") == 2
+
+
+def test_an_unwritable_path_is_told_once_and_all_ranks_exit_2(cli, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    done = cli(*SMALL, "--log_path=file/logs", ranks=2, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.count("cannot write") == 1 and "Traceback" not in done.stderr
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_bad_flags_are_told_once(cli):
+    done = cli("--env=CartPole-v1", "--gama=0.9", ranks=3, timeout=20)
+    assert done.returncode == 2 and done.stderr.count("did you mean --gamma") == 1
+
+
+def test_a_launcher_whose_processes_mpi_does_not_see_is_refused(cli):
+    for variables in ({"OMPI_COMM_WORLD_SIZE": "2"}, {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}):
+        done = cli(*SMALL, "--num_timesteps=1000", env=variables)
+        assert done.returncode == 2 and "unrelated copies" in done.stderr
+
+
+def test_slurm_variables_without_srun_mean_one_process(cli):
+    done = cli(*SMALL, "--num_timesteps=64", "--log_path=log", env={"SLURM_NTASKS": "4"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_mpi4py_is_explained(cli, tmp_path):
+    (tmp_path / "fake/mpi4py").mkdir(parents=True)
+    (tmp_path / "fake/mpi4py/__init__.py").write_text("raise ImportError('no MPI here')")
+    path = {"PYTHONPATH": str(tmp_path / "fake")}
+    done = cli(*SMALL, "--num_timesteps=64", "--log_path=log", env=path)
+    assert done.returncode == 0, done.stderr  # one process needs none
+    done = cli(*SMALL, "--num_timesteps=1000", env={**path, "OMPI_COMM_WORLD_SIZE": "2"})
+    assert done.returncode == 2 and "baselines-lite[mpi]" in done.stderr
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGTERM),
+                                               (2, signal.SIGINT)])
+def test_a_signal_saves_the_policy_on_the_way_out(tmp_path, ranks, number):
+    launch = [str(MPIRUN), "-np", str(ranks)] if ranks > 1 else []
+    flags = [*SMALL, "--num_timesteps=100000000", "--log_path=log", "--print_interval=0"]
+    process = subprocess.Popen([*launch, sys.executable, str(ROOT / "run.py"), *flags], cwd=tmp_path,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ, text=True)
+    csv = tmp_path / "log/progress.csv"
+    deadline = time.monotonic() + 60
+    while not (csv.exists() and csv.read_text().count("\n") > 5):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 128 + number, stderr
+    assert (tmp_path / "log/model.safetensors").exists() and (tmp_path / "log/curve.png").exists()
+
+
+def test_two_ranks_log_global_steps(cli, tmp_path):
+    done = cli(*SMALL, "--num_timesteps=1000", "--log_path=log", "--print_interval=0", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert "2 rank(s)" in done.stdout
+    rows = (tmp_path / "log/progress.csv").read_text().splitlines()
+    assert rows[-1].startswith("896,7,")  # 1000 rounded down to updates of 2 x 2 x 32
