@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "baselines_lite/__init__.py
 
 EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=5.0,<6"],
-    "mujoco": ["mujoco>=4.0,<5", "imageio>=2.37,<3"],
+    "mujoco": ["gymnasium[mujoco]>=1.4,<1.5", "mujoco>=4.0,<5"],
     "video": ["moviepy>=2.2,<3", "pygame>=2.6,<3"],
     "test": ["pytest>=9.0,<10", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

@@ -25,7 +25,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 PEER_VENV = ROOT / ".venv-sb3"
-PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "mujoco==4.0.0", "numpy==2.4.6"]
+PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium[mujoco]==1.4.0", "mujoco==4.0.0",
+        "numpy==2.4.6"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ def save_policy(path: str | Path, policy: ActorCritic) -> None:
     }
     tensors = {f"weights/{name}": value.numpy() for name, value in weights(policy).items()}
     tensors |= {f"normalize/{name}": value for name, value in policy.normalize.state().items()}
-    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()},
+    data = save({name: np.asarray(t, order="C") for name, t in tensors.items()},
                 metadata={"baselines_lite": json.dumps(metadata, default=dict)})  # tf.Module wraps dicts
     path = Path(path)
     part = path.with_name(f".{path.name}.part")

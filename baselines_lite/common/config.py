@@ -216,7 +216,10 @@ def check_network_options(network: str, values: Mapping[str, Any], other_names: 
         checked = override(BUILT_IN[network](), values)
         return {name: getattr(checked, name) for name in values}
     if network not in BUILT_IN:
-        from baselines_lite.common.networks import options_of  # a network of one's own: needs its code
+        from baselines_lite.common import tf_setup  # a network of one's own: needs its code
+
+        tf_setup.load()
+        from baselines_lite.common.networks import options_of
 
         hints = options_of(network)
         known = set(hints)

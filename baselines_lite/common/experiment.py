@@ -58,9 +58,9 @@ class Experiment:
 
     def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
                  values: dict[str, Any]) -> None:
-        spec = vec_env.find_spec(env) if isinstance(env, str) else getattr(env, "spec", None)
+        spec = vec_env.spec_of(env)
         self.family = vec_env.family_of(spec)
-        self.env_name = env if isinstance(env, str) else spec.id if spec is not None else type(env).__name__
+        self.env_name = env if isinstance(env, str) else spec.id if spec is not None else vec_env.name_of(env)
         if isinstance(env, VectorEnv):
             values.setdefault("num_env", env.num_envs)
         resolved = resolve(config_type, presets, self.family, values, self.comm.size)

@@ -62,6 +62,18 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
         raise UserError(f"unknown environment {env_id!r}; {hint}") from None
 
 
+def spec_of(env: EnvLike) -> gym.envs.registration.EnvSpec | None:
+    """The spec of an id or of an object that has one; None for factories and unregistered environments."""
+    if isinstance(env, str):
+        return find_spec(env)
+    return env.spec if isinstance(env, gym.Env | VectorEnv) else None
+
+
+def name_of(env: EnvLike) -> str:
+    """A name for an environment without an id: its class's or the factory's."""
+    return type(env).__name__ if isinstance(env, gym.Env | VectorEnv) else getattr(env, "__name__", "custom")
+
+
 def register_atari(name: str) -> None:
     """Registers ale-py's ids where the name may be one of them."""
     if name.startswith("ALE/") or "NoFrameskip" in name:
@@ -74,7 +86,7 @@ def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None
     """One environment of a registered id. Raises UserError where it cannot be made, naming what is missing."""
     try:
         # The passive checker costs as much as CartPole itself; tests of an environment belong to its author.
-        return gym.make(spec, disable_env_checker=True, render_mode=render_mode)
+        return gym.make(spec, disable_env_checker=True, **({"render_mode": render_mode} if render_mode else {}))
     except gym.error.DependencyNotInstalled as error:
         extra = EXTRAS.get(family_of(spec))
         hint = f"pip install '{extra}'" if extra else "install what it asks for"

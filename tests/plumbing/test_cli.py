@@ -1,0 +1,211 @@
+"""The command line as a subprocess: what it says, how fast, and that bad input costs nothing."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+
+RUN = ("--alg=ppo2", "--env=CartPole-v1", "--num_timesteps=640", "--num_env=2", "--nsteps=32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a short run's log and model."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *RUN, "--log_path=log", "--save_interval=4"],
+                          cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_says_where_everything_lies(trained):
+    folder, done = trained
+    assert "mean return" in done.stdout and "--play" in done.stdout and "steps/s" in done.stdout
+    assert done.stderr == ""  # no chatter of TensorFlow or MuJoCo
+    assert sorted(os.listdir(folder)) == ["log"]
+    assert {"progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "model.safetensors",
+            "checkpoints"} == set(os.listdir(folder / "log"))
+    assert sorted(os.listdir(folder / "log/checkpoints")) == ["000004.safetensors", "000008.safetensors"]
+
+
+def test_progress_columns(trained):
+    folder, _ = trained
+    with (folder / "log/progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:12] == ["total_timesteps", "nupdates", "time_elapsed", "sps", "eprewmean", "eplenmean",
+                                  "episodes", "explained_variance", "policy_loss", "value_loss", "entropy", "approxkl"]
+    assert [int(r["total_timesteps"]) for r in rows] == list(range(64, 641, 64))
+    lines = (folder / "log/progress.json").read_text().splitlines()
+    assert len(lines) == 10 and json.loads(lines[-1])["total_timesteps"] == 640
+    assert rows[0]["eprewmean"] == "" or float(rows[0]["eprewmean"]) > 0
+
+
+def test_monitor_holds_whole_episodes(trained):
+    folder, _ = trained
+    lines = (folder / "log/monitor.csv").read_text().splitlines()
+    assert lines[0].startswith("#{") and lines[1] == "r,l,t"
+    episodes = [line.split(",") for line in lines[2:]]
+    assert episodes and all(float(r) == int(length) for r, length, _ in episodes)  # CartPole: 1 per step
+    assert 640 - 2 * 500 < sum(int(e[1]) for e in episodes) <= 640
+
+
+def test_config_is_written_whole(trained):
+    folder, _ = trained
+    config = json.loads((folder / "log/config.json").read_text())
+    assert config["config"]["nsteps"] == 32 and config["run"]["seed"] == 0 and config["ranks"] == 1
+    assert config["versions"]["tensorflow"] and "run.py" in config["command"] and "commit" in config
+
+
+def test_play_needs_only_the_file(trained, cli):
+    folder, _ = trained
+    model = folder / "log/model.safetensors"
+    done = cli(f"--load_path={model}", "--play", "--play-episodes=2", "--log_path=here", env={"DISPLAY": ""})
+    assert done.returncode == 0, done.stderr
+    assert "episode 2: return" in done.stdout and "mean return" in done.stdout
+
+
+def test_play_without_display_writes_videos_or_names_the_extra(trained, cli, tmp_path):
+    folder, _ = trained
+    flags = (f"--load_path={folder / 'log/model.safetensors'}", "--play", "--play_episodes=1", "--log_path=here")
+    assert cli(*flags, env={"DISPLAY": ""}).returncode == 0
+    assert list((tmp_path / "here/videos").glob("*.mp4"))
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake/sitecustomize.py").write_text(
+        "import importlib.util as u\nf = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'moviepy' else f(n, *a)")
+    done = cli(*flags, env={"DISPLAY": "", "PYTHONPATH": str(tmp_path / "fake")})
+    assert done.returncode == 2 and "baselines-lite[video]" in done.stderr
+
+
+def test_videos_while_training(cli, tmp_path):
+    done = cli(*RUN, "--log_path=log", "--save_video_interval=200", "--save_video_length=20")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "log/videos").glob("*.mp4"))) >= 3
+
+
+def test_help_is_fast_and_loads_no_tensorflow(cli):
+    for flags in (("--help",), ("--alg=ppo2", "--help")):
+        code = ("import sys; sys.argv = ['run.py', *%r]; from baselines_lite.run import main; main(); "
+                "assert not {'tensorflow', 'mpi4py', 'gymnasium'} & set(sys.modules)" % (flags,))
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - start < 2  # 0.2 s on an idle machine; CI is not idle
+        assert "--num_timesteps" in done.stdout
+    assert "--cliprange_vf" in done.stdout and "--num_hidden" in done.stdout
+
+
+BAD = [
+    (("--gama=0.9",), "did you mean --gamma"),
+    (("--num_timestep=5",), "did you mean --num_timesteps"),
+    (("--gamma=1.5",), "gamma must be at most 1"),
+    (("--num_env=0",), "num_env must be at least 1"),
+    (("--seed=-1",), "seed must be at least 0"),
+    (("--lr=fast",), "number"),
+    (("--nsteps=2.5",), "whole number"),
+    (("--nsteps",), "needs a value"),
+    (("--nsteps=",), "needs a value"),
+    (("nsteps=5",), "unexpected argument"),
+    (("--env=CartPoll-v1",), "did you mean CartPole-v"),
+    (("--env=no_such_module:Env-v0",), "cannot import"),
+    (("--alg=pp02",), "did you mean ppo2"),
+    (("--network=mpl",), "did you mean mlp"),
+    (("--network=no_such:net",), "cannot import the network"),
+    (("--nminibatches=7",), "does not divide the batch"),
+    (("--num_timesteps=100",), "less than one update"),
+    (("--preset=paper",), "unknown preset"),
+    (("--load_path=missing.safetensors",), "no model file"),
+    (("--reward_scale=0",), "must be greater than 0"),
+    (("--target_return=high",), "must be a number"),
+    (("--gamma=__import__('os').abort()",), "must be a number"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), BAD)
+def test_bad_input_gets_one_sentence(cli, tmp_path, flags, words):
+    given = {f.split("=")[0] for f in flags}
+    rest = [f for f in ("--env=CartPole-v1", "--log_path=log") if f.split("=")[0] not in given]
+    done = cli(*rest, *flags)
+    assert done.returncode == 2
+    assert words in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stdout == "" and os.listdir(tmp_path) == []
+
+
+def test_spaces_that_are_not_supported_are_refused_in_a_sentence(cli, tmp_path):
+    (tmp_path / "odd.py").write_text(
+        "import gymnasium as gym\nfrom baselines_lite.toy_envs import Identity\n"
+        "gym.register('Odd-v0', Identity, kwargs={'space': gym.spaces.MultiBinary(3)})\n")
+    done = cli("--env=odd:Odd-v0", "--log_path=log", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and "not supported" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "log").exists()
+
+
+def test_bad_model_files(trained, cli, tmp_path):
+    folder, _ = trained
+    data = (folder / "log/model.safetensors").read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(data[: len(data) // 2])
+    (tmp_path / "junk.safetensors").write_bytes(b"not a model at all")
+    (tmp_path / "good.safetensors").write_bytes(data)
+    for name, words in (("short", "damaged"), ("junk", "damaged")):
+        for flags in (("--play",), ("--env=CartPole-v1", "--num_timesteps=20000")):
+            done = cli(f"--load_path={name}.safetensors", *flags)
+            assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+    done = cli("--load_path=good.safetensors", "--env=Acrobot-v1")
+    assert done.returncode == 2 and "does not fit" in done.stderr
+    done = cli("--load_path=good.safetensors", "--env=Acrobot-v1", "--play")
+    assert done.returncode == 2 and "was made for the space" in done.stderr
+    other = data.replace(b'"algorithm\\": \\"ppo2', b'"algorithm\\": \\"a2c2')
+    if other == data:
+        other = data.replace(b"ppo2", b"a2c2", 1)
+    (tmp_path / "other.safetensors").write_bytes(other)
+    done = cli("--load_path=other.safetensors", "--env=CartPole-v1")
+    assert done.returncode == 2 and "its algorithm is a2c2, not ppo2" in done.stderr
+    assert (tmp_path / "good.safetensors").read_bytes() == data
+
+
+def test_training_goes_on_from_a_file(trained, cli):
+    folder, _ = trained
+    done = cli(*RUN, f"--load_path={folder / 'log/model.safetensors'}", "--log_path=log")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_earlier_run_is_moved_aside(cli, tmp_path):
+    for _ in range(2):
+        assert cli(*RUN, "--log_path=log").returncode == 0
+    assert {"progress.csv", "monitor.csv", "config.json"} <= set(os.listdir(tmp_path / "log/previous-1"))
+
+
+def test_target_return_stops_early(cli):
+    done = cli("--env=CartPole-v1", "--num_timesteps=1e6", "--target_return=10", "--log_path=log")
+    assert done.returncode == 0 and "reached the target return" in done.stdout
+
+
+def test_dashes_are_underscores(cli):
+    done = cli("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log")
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_left_in_the_working_directory_by_mujoco(cli, tmp_path):
+    done = cli("--env=HalfCheetah-v5", "--num_timesteps=512", "--num_env=2", "--nsteps=64", "--log_path=log")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_same_seed_same_log_byte_for_byte(cli, tmp_path):
+    """Two runs of 24 updates with normalisation; wall-clock columns aside."""
+    flags = ("--env=Pendulum-v1", "--num_env=2", "--nsteps=64", "--num_timesteps=3072", "--seed=5", "--threads=2",
+             "--normalize_observations=true", "--normalize_rewards=true")
+    for ranks, names in ((1, ("a", "b")), (2, ("c", "d"))):
+        logs = []
+        for name in names:
+            assert cli(*flags, f"--log_path={name}", ranks=ranks).returncode == 0
+            with (tmp_path / name / "progress.csv").open(newline="") as file:
+                rows = list(csv.reader(file))
+            keep = [i for i, c in enumerate(rows[0]) if c != "sps" and not c.startswith(("time_", "share_"))]
+            logs.append("\n".join(",".join(row[i] for i in keep) for row in rows))
+        assert logs[0] == logs[1] and logs[0].count("\n") == 24 // ranks

@@ -1,0 +1,140 @@
+"""PPO2's update: compiled against step by step, against the policy gradient, and its early stop."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines_lite.common.flat import flat_gradient, get_flat
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.rollout import Rollout
+from baselines_lite.ppo2.config import Config
+from baselines_lite.ppo2.ppo2 import STATS, Update, loss_and_stats
+
+T, N, D = 8, 4, 3
+BOX = gym.spaces.Box(-1, 1, (D,))
+
+
+def setting(cfg, action_space=BOX, seed=0):
+    policy = ActorCritic(BOX, action_space, seed=seed, dtype=tf.float64, value_network=cfg.value_network)
+    adam = MpiAdam(policy.trainable_variables, Comm(), epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
+    return policy, adam, Update(policy, adam, cfg, Comm(), np.random.default_rng(7))
+
+
+def data(policy, seed=0):
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(T, N, D))
+    actions = (rng.integers(policy.pdtype.head_size, size=(T, N)) if not policy.pdtype.has_logstd
+               else rng.normal(size=(T, N, D)))
+    advs, returns = rng.normal(size=(2, T, N))
+    values, logp = policy.values_and_logp(obs.reshape(-1, D), actions.reshape(-1, *actions.shape[2:]))
+    none = np.zeros((T, N), bool)
+    rollout = Rollout(obs, actions, advs, none, none, values.reshape(T, N), values.reshape(T, N), logp.reshape(T, N),
+                      [], 0.0, 0.0)
+    return rollout, advs, returns
+
+
+def plain_update(policy, cfg, rollout, advs, returns, indices):
+    """The same update written out in NumPy and eager gradients, one minibatch after the other."""
+    variables, m, v = list(policy.trainable_variables), 0.0, 0.0
+    flat = {"obs": rollout.obs, "actions": rollout.actions, "returns": returns, "values": rollout.values,
+            "logp": rollout.logp, "advs": advs}
+    flat = {k: a.reshape(-1, *a.shape[2:]) for k, a in flat.items()}
+    lr, clip = cfg.lr(1.0), cfg.cliprange(1.0)
+    for t, rows in enumerate(indices, 1):
+        b = {k: a[rows] for k, a in flat.items()}
+        adv = (b["advs"] - b["advs"].mean()) / (b["advs"].std() + 1e-8)
+        with tf.GradientTape() as tape:
+            pd, vpred = policy.evaluate(tf.constant(b["obs"]))
+            ratio = tf.exp(pd.logp(tf.constant(b["actions"])) - b["logp"])
+            pg = tf.reduce_mean(tf.maximum(-adv * ratio, -adv * tf.clip_by_value(ratio, 1 - clip, 1 + clip)))
+            error = tf.square(vpred - b["returns"])
+            if cfg.cliprange_vf is not None:
+                c = cfg.cliprange_vf(1.0)
+                near = b["values"] + tf.clip_by_value(vpred - b["values"], -c, c)
+                error = tf.maximum(error, tf.square(near - b["returns"]))
+            loss = pg - cfg.ent_coef * tf.reduce_mean(pd.entropy()) + cfg.vf_coef * 0.5 * tf.reduce_mean(error)
+        g = np.concatenate([x.numpy().ravel() for x in tape.gradient(loss, variables)])
+        g *= min(1.0, cfg.max_grad_norm / np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = lr * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + cfg.adam_epsilon)
+        for variable in variables:
+            part, step = step[: tf.size(variable)], step[tf.size(variable) :]
+            variable.assign_sub(part.reshape(variable.shape))
+
+
+@pytest.mark.parametrize("action_space", [BOX, gym.spaces.Discrete(4)])
+@pytest.mark.parametrize("options", [{}, {"value_network": "shared"}, {"cliprange_vf": Config.cliprange}])
+def test_compiled_update_is_the_step_by_step_one(action_space, options):
+    cfg = Config(nminibatches=4, noptepochs=3, ent_coef=0.01, max_grad_norm=0.05, **options)
+    policy, _, update = setting(cfg, action_space)
+    indices = update.shuffle(T * N)
+    update.shuffle = lambda nbatch: indices
+    assert sorted(indices[:4].ravel()) == list(range(T * N))  # each epoch visits every sample once
+    rollout, advs, returns = data(policy)
+    twin, _, per_call = setting(cfg, action_space)
+    third, _, _ = setting(cfg, action_space)
+    stats = update(rollout, advs, returns, 1.0)
+    per_call.shuffle = update.shuffle
+    per_call._in_one_call = per_call._call_per_minibatch  # the path of several ranks
+    assert per_call(rollout, advs, returns, 1.0) == pytest.approx(stats, rel=1e-9)
+    plain_update(third, cfg, rollout, advs, returns, indices)
+    for other in (twin, third):
+        np.testing.assert_allclose(get_flat(policy.trainable_variables), get_flat(other.trainable_variables),
+                                   rtol=1e-9, atol=1e-12)
+
+
+def test_first_minibatch_has_ratio_one():
+    cfg = Config(nminibatches=1, noptepochs=1)
+    policy, _, update = setting(cfg)
+    stats = update(*data(policy), 1.0)
+    assert stats["clipfrac"] == 0 and abs(stats["approxkl"]) < 1e-12
+
+
+def test_gradient_at_the_old_parameters_is_the_policy_gradient():
+    """One epoch, one minibatch, no value clip: the a2c gradient, mean of A grad log pi, with standardised A."""
+    cfg = Config(nminibatches=1, noptepochs=1, ent_coef=0.02)
+    policy, _, _ = setting(cfg)
+    rollout, advs, returns = data(policy)
+    names = {"obs": rollout.obs, "actions": rollout.actions, "advs": advs, "returns": returns,
+             "values": rollout.values, "logp": rollout.logp}
+    batch = {k: tf.constant(a.reshape(-1, *a.shape[2:])) for k, a in names.items()}
+    clip = tf.constant(0.2, tf.float64)
+    with tf.GradientTape() as tape:
+        loss, _ = loss_and_stats(policy, cfg, batch, clip, clip)
+    ppo = flat_gradient(tape, loss, policy.trainable_variables)
+    with tf.GradientTape() as tape:
+        pd, vpred = policy.evaluate(batch["obs"])
+        loss = (-tf.reduce_mean(batch["advs"] * pd.logp(batch["actions"])) - 0.02 * tf.reduce_mean(pd.entropy())
+                + 0.5 * tf.reduce_mean(0.5 * tf.square(vpred - batch["returns"])))
+    np.testing.assert_allclose(ppo, flat_gradient(tape, loss, policy.trainable_variables), atol=1e-12)
+
+
+def test_minibatch_moments():
+    cfg = Config(nminibatches=4, noptepochs=2)
+    _, _, update = setting(cfg)
+    advs = 1e6 + np.random.default_rng(0).normal(size=T * N)
+    indices = update.shuffle(T * N)
+    mean, std = update.moments(advs, indices)
+    np.testing.assert_allclose(mean, advs[indices].mean(1))
+    np.testing.assert_allclose(std, advs[indices].std(1) + 1e-8, rtol=1e-8)
+    assert np.isfinite((np.full(T * N, 3.0) - mean[0]) / update.moments(np.full(T * N, 3.0), indices)[1][0]).all()
+
+
+@pytest.mark.parametrize("path", ["_in_one_call", "_call_per_minibatch"])
+def test_target_kl_stops_before_the_step_that_would_follow(path):
+    cfg = Config(nminibatches=2, noptepochs=20, lr=Config.lr.__class__("0.05"), target_kl=0.01)
+    policy, adam, update = setting(cfg)
+    update._in_one_call = getattr(update, path)
+    update(*data(policy), 1.0)
+    assert 1 <= adam.t.numpy() < 40
+
+
+def test_schedules_reach_the_optimizer():
+    policy, _, update = setting(Config(nminibatches=1, noptepochs=1))
+    before = get_flat(policy.trainable_variables)
+    stats = update(*data(policy), 0.0)  # nothing of the budget remains: the linear schedule is at 0
+    assert stats["lr"] == 0 and set(STATS) <= set(stats)
+    np.testing.assert_array_equal(get_flat(policy.trainable_variables), before)
