@@ -46,8 +46,8 @@ class RunOptions:
     target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this")
     save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
     save_video_length: int = option(200, "steps per recorded video", low=1)
-    threads: int | None = option(None, "compute threads per rank (default: the host's cores shared among its ranks)",
-                                 low=1)
+    threads: int | None = option(None, "compute threads per rank (default: 1 for an mlp, which more threads slow "
+                                 "down, else the host's cores shared among its ranks)", low=1)
     verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
 
 

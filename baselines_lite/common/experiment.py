@@ -67,7 +67,7 @@ class Experiment:
         self.run, self.config, network_options = resolved.run, resolved.config, resolved.network_options
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
-        self.threads = tf_setup.setup(self.comm, self.run.threads)
+        self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network == "mlp" else None))
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = vec_env.make_vec_env(env, self.config.num_env, render_mode="rgb_array" if videos else None,

@@ -92,6 +92,9 @@ class MpiComm(Comm):
         from mpi4py import MPI
 
         self._mpi, self._world = MPI, MPI.COMM_WORLD
+        if MPI.Query_thread() < MPI.THREAD_SERIALIZED:  # compiled updates call Allreduce from TensorFlow's thread
+            raise UserError("this MPI library cannot be called from more than one thread; use one built for "
+                            "MPI_THREAD_SERIALIZED or MULTIPLE, such as the extra 'mpi' installs")
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
         local = self._world.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.Get_rank(), local.Get_size()

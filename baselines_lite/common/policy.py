@@ -55,7 +55,8 @@ class ActorCritic(tf.Module):
                        if self.pdtype.has_logstd else None)
         self.dtype = dtype
         self._rng = stream(seed, "step")
-        self._critic = tf.function(self._evaluate_actions, reduce_retracing=True)
+        self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
+        self._values = tf.function(self.value, reduce_retracing=True)
         self._compiled_act = tf.function(self._act, reduce_retracing=True)
 
     def pd(self, features: tf.Tensor) -> Pd:
@@ -111,14 +112,13 @@ class ActorCritic(tf.Module):
         return values, pd.logp(actions)
 
     def values_and_logp(self, features: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """V [B] and log pi(a|s) [B] of normalised features [B, d] and actions [B, ...], compiled, any B."""
-        values, logp = self._critic(tf.constant(features), tf.constant(actions))
+        """V [B] and log pi(a|s) [B] of normalised features [B, d] and actions [B, ...]; compiled once per B."""
+        values, logp = self._values_and_logp(tf.constant(features), tf.constant(actions))
         return values.numpy(), logp.numpy()
 
     def values(self, features: np.ndarray) -> np.ndarray:
-        """V [B] of normalised features [B, d], compiled, any B."""
-        anything = np.zeros((len(features), *self.pdtype.action_shape), self.pdtype.action_dtype)
-        return self.values_and_logp(features, anything)[0]
+        """V [B] of normalised features [B, d]; compiled once for any B."""
+        return self._values(tf.constant(features)).numpy()
 
     def step(self, obs: np.ndarray, state: Any = None, firsts: np.ndarray | None = None,
              deterministic: bool = False) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:

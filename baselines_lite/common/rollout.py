@@ -91,9 +91,10 @@ class Collector:
         start = clock()
         act, to_env, encode = policy.actor(), policy.to_env, policy.encoder
         noise = policy.pdtype.noise(self._noise, (T, N))
-        obs = np.empty((T, N, policy.encoder.size), np.float32)
+        # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything.
+        obs = np.empty((T + 1, N, policy.encoder.size), np.float32)
         raw = np.empty((T, *self._obs.shape), self._obs.dtype)
-        actions = np.empty((T, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
+        actions = np.zeros((T + 1, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
         rewards = np.empty((T, N))
         terminated, truncated = np.empty((T, N), bool), np.empty((T, N), bool)
         cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut, and their final observations
@@ -113,15 +114,12 @@ class Collector:
                 cut.extend((t, n) for n in rows)
                 final_obs.extend(final_observations(infos, rows))
 
-        values, logp = policy.values_and_logp(flatten(obs), flatten(actions))
-        values = values.reshape(T, N)
-        bootstrap = [normalize.normalize_obs(self._obs)]
+        normalize.normalize_obs(self._obs, out=obs[T])
+        values, logp = (x.reshape(T + 1, N) for x in policy.values_and_logp(flatten(obs), flatten(actions)))
+        next_values = values[1:].copy()
         if cut:
-            bootstrap.append(normalize.normalize_obs(encode(np.stack(final_obs))))
-        extra = policy.values(np.concatenate(bootstrap))
-        next_values = np.concatenate([values[1:], extra[None, :N]])
-        for (t, n), value in zip(cut, extra[N:], strict=True):
-            next_values[t, n] = value
+            times, rows = zip(*cut, strict=True)
+            next_values[times, rows] = policy.values(normalize.normalize_obs(encode(np.stack(final_obs))))
 
         dones = terminated | truncated
         scaled = rewards * self.reward_scale
@@ -129,5 +127,5 @@ class Collector:
         normalize.update(raw, scaled, dones, self.comm)
         end = clock()
         episodes = self._tracker.finished(rewards, dones, start - self._start, end - self._start)
-        return Rollout(obs, actions, trained, terminated, dones, values, next_values, logp.reshape(T, N), episodes,
+        return Rollout(obs[:T], actions[:T], trained, terminated, dones, values[:T], next_values, logp[:T], episodes,
                        time_env, end - start - time_env - (self.comm.seconds - time_comm))

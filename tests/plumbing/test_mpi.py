@@ -23,8 +23,8 @@ def test_collectives(program, ranks):
 def test_a_verdict_of_one_rank_reaches_all(program):
     done = program("verdict_of_one_rank", timeout=10)
     assert done.returncode == 2
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == [
-        "rank 0: the file on rank 1 is bad", "rank 1: the file on rank 1 is bad"]
+    for rank in range(2):
+        assert f"rank {rank}: the file on rank 1 is bad" in done.stdout
 
 
 def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):

@@ -49,7 +49,7 @@ def test_death_and_time_limit_in_one_rollout():
     np.testing.assert_array_equal(rollout.obs[:, 0, 0], [0, 1, 2, 0, 1, 2, 3, 0, 1])
     np.testing.assert_array_equal(np.flatnonzero(rollout.terminated), [2])
     np.testing.assert_array_equal(np.flatnonzero(rollout.dones), [2, 6])
-    np.testing.assert_allclose(rollout.values[:, 0], policy.values(flatten(rollout.obs)))
+    np.testing.assert_allclose(rollout.values[:, 0], policy.values(flatten(rollout.obs)), atol=1e-6)
     # What follows step 6 is the final observation 4, not the reset's 0; what follows step 8 is 2.
     followers = np.array([[1], [2], [0], [1], [2], [3], [4], [1], [2]], np.float32)
     np.testing.assert_allclose(rollout.next_values[:, 0], policy.values(followers), atol=1e-6)
