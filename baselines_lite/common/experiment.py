@@ -191,6 +191,8 @@ class Experiment:
             if self.save_path:
                 self._save(Path(self.save_path))
             self.comm.together(self._conclude, root_only=True)
+        elif self.comm.rank == 0:
+            self.logger.close()
         if self._own_env:
             self.venv.close()
         if error is None and self._signal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 import shlex
@@ -81,7 +82,8 @@ class Logger:
         if self._files:
             csv.writer(self._files["progress.csv"], lineterminator="\n").writerow(
                 ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
-            self._files["progress.json"].write(json.dumps(cells) + "\n")
+            finite = {k: v if v is None or math.isfinite(v) else None for k, v in cells.items()}
+            self._files["progress.json"].write(json.dumps(finite) + "\n")
             for file in self._files.values():
                 file.flush()
         steps = values["total_timesteps"]

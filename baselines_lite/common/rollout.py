@@ -109,7 +109,7 @@ class Collector:
             next_obs, rewards[t], terminated[t], truncated[t], infos = venv.step(env_actions)
             time_env += clock() - before
             self._obs = encode(next_obs)
-            if truncated[t].any():
+            if "final_obs" in infos:  # some episode ended
                 rows = np.flatnonzero(truncated[t] & ~terminated[t])
                 cut.extend((t, n) for n in rows)
                 final_obs.extend(final_observations(infos, rows))

@@ -90,8 +90,8 @@ def test_videos_while_training(cli, tmp_path):
 
 def test_help_is_fast_and_loads_no_tensorflow(cli):
     for flags in (("--help",), ("--alg=ppo2", "--help")):
-        code = ("import sys; sys.argv = ['run.py', *%r]; from baselines_lite.run import main; main(); "
-                "assert not {'tensorflow', 'mpi4py', 'gymnasium'} & set(sys.modules)" % (flags,))
+        code = (f"import sys; from baselines_lite.run import main; main({flags!r}); "
+                "assert not {'tensorflow', 'mpi4py', 'gymnasium'} & set(sys.modules)")
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

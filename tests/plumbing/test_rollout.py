@@ -44,7 +44,7 @@ def collect(nsteps, normalize=False):
 
 def test_death_and_time_limit_in_one_rollout():
     """Episodes of 3 (death), 4 (cut), 3, ...: 9 steps see both, and end inside an episode."""
-    env, policy, collector, _ = collect(9)
+    _, policy, collector, _ = collect(9)
     rollout = collector.collect()
     np.testing.assert_array_equal(rollout.obs[:, 0, 0], [0, 1, 2, 0, 1, 2, 3, 0, 1])
     np.testing.assert_array_equal(np.flatnonzero(rollout.terminated), [2])
