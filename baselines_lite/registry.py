@@ -31,6 +31,9 @@ ALGORITHMS: dict[str, Algorithm] = {
 def find(name: str) -> ModuleType:
     """The package of an algorithm: a name of the table, or the dotted path of a package of one's own."""
     if "." in name:
+        from baselines_lite.common import tf_setup
+
+        tf_setup.load()  # a package of one's own may import TensorFlow at once: quietly
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
     python benchmarks/speed.py                      # all workloads of ppo2
     python benchmarks/speed.py --workload halfcheetah-1 --rounds 3
     python benchmarks/speed.py --scaling            # 2 ranks of one thread over 1 rank of one thread
+    python benchmarks/speed.py --footprint          # time to the first update, peak memory
 
 Both sides train with the same hyperparameters on the same machine, with logging and (on MuJoCo) normalisation on; each
 side's first update is left out. Every side runs with 1 and with 2 threads; the ratio is ours over the better of
@@ -15,10 +16,12 @@ import argparse
 import csv
 import dataclasses
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -124,17 +127,36 @@ def scaling(rounds: int, results: dict) -> None:
                                               "sps": [[one, two["sps"]] for one, two in pairs]}
 
 
+def footprint(results: dict) -> None:
+    """Seconds from the start of the process to the end of the first update, and peak memory, on CartPole-v1."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        process = subprocess.Popen([sys.executable, str(ROOT / "run.py"), "--env=CartPole-v1", "--num_timesteps=5e4",
+                                    f"--log_path={folder}"], stdout=subprocess.DEVNULL)
+        log = Path(folder) / "progress.csv"
+        while not (log.exists() and log.read_text().count("\n") > 1):
+            time.sleep(0.05)
+        seconds = time.monotonic() - start
+        process.wait()
+    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"first update after {seconds:.1f} s (target 10); peak memory {gigabytes:.2f} GiB (target 1)", flush=True)
+    results["footprint"] = {"seconds_to_first_update": seconds, "peak_gib": gigabytes}
+
+
 def main() -> None:
     """Runs what the flags ask for and writes results/speed.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, action="append")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scaling", action="store_true", help="measure weak scaling instead")
+    parser.add_argument("--footprint", action="store_true", help="measure start-up time and memory instead")
     arguments = parser.parse_args()
     path = HERE / "results" / "speed.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     if arguments.scaling:
         scaling(arguments.rounds, results)
+    elif arguments.footprint:
+        footprint(results)
     else:
         make_peer()
         for name in arguments.workload or WORKLOADS:

@@ -60,8 +60,8 @@ _BASELINES = dict(cliprange_vf="0.2", time_limit="terminal", adv_moments="rank",
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, nsteps=64, nminibatches=4, noptepochs=10, lr="linear:1e-3", gamma=0.99,
-                                lam=0.95),
+        "classic_control": dict(num_env=8, nsteps=32, nminibatches=4, noptepochs=10, lr="linear:1e-3",
+                                normalize_rewards=True),
         # logstd_init -1: with 0, HalfCheetah spends the budget on its back (1,500 to 1,900 instead of 4,700 to 5,600).
         "mujoco": dict(num_env=8, nsteps=256, nminibatches=32, noptepochs=10, lr="linear:3e-4", logstd_init=-1.0,
                        normalize_observations=True, normalize_rewards=True),

@@ -190,6 +190,50 @@ def test_dashes_are_underscores(cli):
     assert done.returncode == 0, done.stderr
 
 
+MY_CODE = """
+import tensorflow as tf
+from baselines_lite.common.networks import Activation, Dense, Sequential
+from baselines_lite.ppo2 import PRESETS, Config
+
+def sequential(size, *, rng, dtype, name, width: int = 16):
+    return Sequential([Dense(size, width, rng=rng, dtype=dtype, name=name), Activation("relu")], width)
+
+class Wide(tf.Module):
+    out_size = 8
+
+    def __init__(self, size, dtype, name):
+        self.matrix = tf.Variable(tf.ones((size, 8), dtype), name=name + "/matrix")
+
+    def __call__(self, x):
+        return tf.tanh(x @ self.matrix)
+
+def module(size, *, rng, dtype, name):
+    return Wide(size, dtype, name)
+
+def learn(env, total_timesteps, **options):
+    from baselines_lite import ppo2
+    print("my own learn")
+    return ppo2.learn(env, total_timesteps, **options)
+"""
+
+
+@pytest.mark.parametrize("flags", [("--network=mine:sequential", "--width=5"), ("--network=mine:module",),
+                                   ("--alg=mine.again",)])
+def test_parts_of_ones_own_from_outside_the_package(cli, tmp_path, flags):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text(MY_CODE)
+    (tmp_path / "mine/again.py").write_text("from mine import *")
+    env = {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
+    given = RUN if "network" in flags[0] else RUN[1:]
+    done = cli(*given, *flags, "--log_path=log", env=env)
+    assert done.returncode == 0, done.stderr
+    assert ("my own learn" in done.stdout) == ("again" in flags[0])
+    done = cli("--load_path=log/model.safetensors", "--play", "--play_episodes=1", env=env)
+    assert done.returncode == 0, done.stderr
+    bad = cli(*given, *flags, "--log_path=log2", "--wdith=5", env=env)
+    assert bad.returncode == 2 and "wdith" in bad.stderr and bad.stderr.count("\n") == 1
+
+
 def test_nothing_is_left_in_the_working_directory_by_mujoco(cli, tmp_path):
     done = cli("--env=HalfCheetah-v5", "--num_timesteps=512", "--num_env=2", "--nsteps=64", "--log_path=log")
     assert done.returncode == 0 and done.stderr == "", done.stderr
