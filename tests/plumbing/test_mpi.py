@@ -95,7 +95,7 @@ def test_a_signal_saves_the_policy_on_the_way_out(tmp_path, ranks, number):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 128 + number, stderr
     assert (tmp_path / "log/model.safetensors").exists() and (tmp_path / "log/curve.png").exists()
 
