@@ -126,7 +126,12 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
 def default_log_path(command: CommandOptions) -> str:
     """A new folder below runs/, named after algorithm, environment and time."""
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{command.alg}-{command.env}")
-    return os.path.join("runs", f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    return os.path.join("runs", f"{name}-{now()}")
+
+
+def now() -> str:
+    """The time of day as part of a folder's name."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
@@ -152,7 +157,7 @@ def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int
 
     returns = []
     for number, ret in enumerate(watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
-                                                os.path.join(folder, "videos")), 1):
+                                                os.path.join(folder, "videos", now())), 1):
         returns.append(ret)
         print(f"episode {number}: return {ret:.1f}", flush=True)
     print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")

@@ -12,7 +12,7 @@ from baselines_lite.common import video
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
-from baselines_lite.common.vec_env import EnvLike, find_spec, make_env, make_vec_env, silence_mujoco
+from baselines_lite.common.vec_env import EnvLike, find_spec, in_workers, make_one, make_vec_env
 
 
 def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministic: bool = True,
@@ -67,21 +67,25 @@ def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministi
     """
     window = video.has_display()
     if not window:
-        video.need_extra()
-    spec = find_spec(env_id)
-    silence_mujoco(spec)
-    env = make_env(spec, render_mode="human" if window else "rgb_array")
-    check_spaces(policy, env.observation_space, env.action_space)
-    if not window:
-        env = video.record_episodes(env, folder)
+        video.prepare()
+        print(f"no display: videos go to {folder}", flush=True)
+    find_spec(env_id)
+
+    def factory() -> gym.Env:
+        env = make_one(env_id, "human" if window else "rgb_array")
+        return env if window else video.record_episodes(env, folder, episodes)
+
+    with video.drawing(env_id):
+        venv = in_workers([factory])
+        check_spaces(policy, venv.single_observation_space, venv.single_action_space)
+        obs, _ = venv.reset(seed=env_seeds(seed, 0, 1))
     act, rng = policy.actor(), stream(seed, "evaluation")
-    for episode in range(episodes):
-        obs, _ = env.reset(seed=env_seeds(seed, 0, 1)[0] if episode == 0 else None)
-        total, done = 0.0, False
-        while not done:
-            noise = None if deterministic else policy.pdtype.noise(rng, (1,))
-            actions = policy.to_env(act(policy.features(np.asarray(obs)[None]), noise))
-            obs, reward, terminated, truncated, _ = env.step(actions[0])
-            total, done = total + float(reward), terminated or truncated
-        yield total
-    env.close()
+    total, played = 0.0, 0
+    while played < episodes:
+        noise = None if deterministic else policy.pdtype.noise(rng, (1,))
+        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(act(policy.features(obs), noise)))
+        total += float(rewards[0])
+        if terminated[0] or truncated[0]:
+            yield total
+            total, played = 0.0, played + 1
+    venv.close()

@@ -69,6 +69,8 @@ class Experiment:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
         self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network == "mlp" else None))
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
+        if videos:
+            video.prepare()
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = vec_env.make_vec_env(env, self.config.num_env, render_mode="rgb_array" if videos else None,
                                          verbose=self.run.verbose)
@@ -103,7 +105,12 @@ class Experiment:
                         f"{cfg.num_env} x nsteps {cfg.nsteps}; {self.planned_updates} updates, "
                         f"{self.planned_updates * self.batch} steps")
         if self.run.save_video_interval > 0:
-            self.venv = record_videos(self.venv, (self.log_path or Path(".")) / "videos", self.run)
+            every = max(1, self.run.save_video_interval // cfg.num_env)
+            self.venv = video.record(self.venv, (self.log_path or Path(".")) / "videos", every,
+                                     self.run.save_video_length)
+            with video.drawing(self.env_name):
+                self.venv.reset()
+                self.venv.render()
 
     def __enter__(self) -> Experiment:
         self._handlers = {}
@@ -213,12 +220,6 @@ class Experiment:
             lines += [f"model: {self.save_path}",
                       f"play:  {shlex.quote(sys.executable)} run.py --load_path={shlex.quote(self.save_path)} --play"]
         self.logger.say("\n".join(lines))
-
-
-def record_videos(venv: VectorEnv, folder: Path, run: Any) -> VectorEnv:
-    """Records `save_video_length` steps every `save_video_interval` environment steps of this rank into `folder`."""
-    every = max(1, run.save_video_interval // venv.num_envs)
-    return video.record(venv, folder, every, run.save_video_length)
 
 
 def writable(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from baselines_lite.common.errors import UserError
 
@@ -99,12 +99,30 @@ def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
+def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False) -> gym.Env:
+    """One environment of an id or `module:Id`, ready to be stepped. Raises UserError where it cannot be made."""
+    spec = find_spec(env_id)
+    if not verbose:
+        silence_mujoco(spec)
+    env = make_env(spec, render_mode)
+    return env if family_of(spec) == "classic_control" else DropInfo(env)  # classic control has no info to forget
+
+
+def in_workers(factories: list[Callable[[], gym.Env]]) -> VectorEnv:
+    """Environments that live in processes of their own, started afresh.
+
+    For drawing: Mesa's and TensorFlow's copies of LLVM crash each other in one process.
+    """
+    return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
+
+
 def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None,
                  verbose: bool = False) -> VectorEnv:
     """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or an Env or VectorEnv.
 
-    Stepping in process suits environments of up to some hundred microseconds a step. A VectorEnv comes back as it is;
-    it must be in SAME_STEP mode. Raises UserError for what cannot be made or used.
+    Stepping in process suits environments of up to some hundred microseconds a step; with a render_mode they live in
+    worker processes. A VectorEnv comes back as it is; it must be in SAME_STEP mode. Raises UserError for what cannot
+    be made or used.
     """
     if isinstance(env, VectorEnv):
         mode = env.metadata.get("autoreset_mode")
@@ -119,17 +137,16 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = No
             raise UserError(f"num_env={num_env} needs an environment id or a factory: an Env object is one environment")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
-        spec = find_spec(env)
-        if not verbose:
-            silence_mujoco(spec)
+        find_spec(env)
 
         def factory() -> gym.Env:
-            made = make_env(spec, render_mode)
-            return made if family_of(spec) == "classic_control" else DropInfo(made)  # those have no info to forget
+            return make_one(env, render_mode, verbose)
     elif callable(env):
         factory = env
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
+    if render_mode is not None:
+        return in_workers([factory] * num_env)
     # copy=False: the Collector copies each observation once, into the rollout.
     return SyncVectorEnv([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 

@@ -74,7 +74,8 @@ def test_play_without_display_writes_videos_or_names_the_extra(trained, cli, tmp
     folder, _ = trained
     flags = (f"--load_path={folder / 'log/model.safetensors'}", "--play", "--play_episodes=1", "--log_path=here")
     assert cli(*flags, env={"DISPLAY": ""}).returncode == 0
-    assert list((tmp_path / "here/videos").glob("*.mp4"))
+    assert list((tmp_path / "here/videos").glob("*/*.mp4"))
+    assert cli(*flags, env={"DISPLAY": ""}).stderr == ""
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake/sitecustomize.py").write_text(
         "import importlib.util as u\nf = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'moviepy' else f(n, *a)")
