@@ -83,6 +83,11 @@ def theirs(w: Workload, threads: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def commit() -> str:
+    """The commit that is measured: each result keeps its own."""
+    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
 def make_peer() -> None:
     """Creates the peer's virtual environment, once."""
     if not (PEER_VENV / ".ready").exists():
@@ -110,7 +115,7 @@ def compare(name: str, rounds: int, results: dict) -> None:
     print(f"{name}: median ratio {median:.2f} (target {w.target:g}); "
           + ", ".join(f"{k[6:]} {v:.0%}" for k, v in shares.items()), flush=True)
     results[name] = {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
-                     "sb3_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares}
+                     "sb3_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares, "commit": commit()}
 
 
 def scaling(rounds: int, results: dict) -> None:
@@ -124,7 +129,7 @@ def scaling(rounds: int, results: dict) -> None:
         print(f"weak scaling, {nminibatches} minibatches: {ratio:.2f} ({rates} steps/s), communication {comm:.0%} of "
               "the time", flush=True)
         results[f"scaling-{nminibatches}"] = {"ratio": ratio, "share_comm": comm,
-                                              "sps": [[one, two["sps"]] for one, two in pairs]}
+                                              "sps": [[one, two["sps"]] for one, two in pairs], "commit": commit()}
 
 
 def footprint(results: dict) -> None:
@@ -140,7 +145,7 @@ def footprint(results: dict) -> None:
         process.wait()
     gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"first update after {seconds:.1f} s (target 10); peak memory {gigabytes:.2f} GiB (target 1)", flush=True)
-    results["footprint"] = {"seconds_to_first_update": seconds, "peak_gib": gigabytes}
+    results["footprint"] = {"seconds_to_first_update": seconds, "peak_gib": gigabytes, "commit": commit()}
 
 
 def main() -> None:
@@ -161,8 +166,6 @@ def main() -> None:
         make_peer()
         for name in arguments.workload or WORKLOADS:
             compare(name, arguments.rounds, results)
-    results["commit"] = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True,
-                                       text=True).stdout.strip()
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
