@@ -18,7 +18,16 @@ from types import ModuleType
 from typing import Any
 
 from baselines_lite import load, registry
-from baselines_lite.common.config import BUILT_IN, RunOptions, convert, option, option_table, override, resolve
+from baselines_lite.common.config import (
+    BUILT_IN,
+    AtariOptions,
+    RunOptions,
+    convert,
+    option,
+    option_table,
+    override,
+    resolve,
+)
 from baselines_lite.common.errors import UserError, unknown
 from baselines_lite.common.mpi import launched_rank, launched_size
 
@@ -110,10 +119,11 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
     """Finds bad input before TensorFlow and MPI are loaded: within a second, and before there is anything to end."""
     for name in options:
         known = {f.name for t in (CommandOptions, RunOptions, algorithm.Config) for f in dataclasses.fields(t)}
-        known |= {f.name for t in BUILT_IN.values() for f in dataclasses.fields(t)}
+        known |= {f.name for t in (AtariOptions, *BUILT_IN.values()) for f in dataclasses.fields(t)}
         if name not in known and ":" not in str(options.get("network", "")):
             raise unknown("flag", f"--{name}", [f"--{k}" for k in known], list_all=False)
-    resolve(algorithm.Config, algorithm.PRESETS, "other", options)
+    of_any_family = {f.name for t in (RunOptions, algorithm.Config) for f in dataclasses.fields(t)}
+    resolve(algorithm.Config, algorithm.PRESETS, "other", {k: v for k, v in options.items() if k in of_any_family})
     from baselines_lite.common.vec_env import family_of, find_spec
 
     family = family_of(find_spec(env))
@@ -178,6 +188,7 @@ def help_text(alg: str | None) -> str:
                   option_table(registry.find(alg).Config)]
         for name, options in BUILT_IN.items():
             lines += ["", f"network {name}:", option_table(options)]
+        lines += ["", "Atari games:", option_table(AtariOptions)]
     return "\n".join(lines)
 
 

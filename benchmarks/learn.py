@@ -2,6 +2,7 @@
 
     python benchmarks/learn.py --alg=ppo2                       # every task of an algorithm
     python benchmarks/learn.py --alg=ppo2 --task=hopper --seeds=0,1,2,3,4 --jobs=2
+    python benchmarks/learn.py --alg=ppo2 --task=pong --keep=/tmp/runs     # an hour; logs and models stay in /tmp/runs
 
 Results go to benchmarks/results/ALG/TASK/: seedN.csv (total_timesteps, eprewmean), curve.png, summary.json. The score
 of a seed is the mean raw return of the last 100 training episodes; of an identity task, the mean reward per step over
@@ -11,6 +12,7 @@ of a seed is the mean raw return of the last 100 training episodes; of an identi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import json
@@ -18,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +42,7 @@ class Task:
     flags: tuple[str, ...] = ()
     ranks: int = 1
     per_step: bool = False  # score the saved policy per step instead of the training episodes
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 TOY = "baselines_lite.toy_envs:"
@@ -52,6 +56,9 @@ TASKS: dict[str, dict[str, Task]] = {
         "acrobot": Task("Acrobot-v1", 3e5, -90),
         "halfcheetah": Task("HalfCheetah-v5", 1e6, 1669),
         "hopper": Task("Hopper-v5", 1e6, 2316),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, 16, seeds=(0,)),
+        "pong-bfloat16": Task("PongNoFrameskip-v4", 2.5e6, 16, ("--dtype=bfloat16",), seeds=(0,)),
+        "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, 71, seeds=(0,)),
     },
 }
 
@@ -63,14 +70,16 @@ def command(alg: str, task: Task, seed: int) -> list[str]:
             f"--seed={seed}", *task.flags]
 
 
-def train(alg: str, name: str, seed: int, results: Path) -> float:
+def train(alg: str, name: str, seed: int, results: Path, keep_in: str | None) -> float:
     """One run: trains, keeps its curve, returns its score."""
     task = TASKS[alg][name]
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = (f"{keep_in}/{alg}-{name}-seed{seed}" if keep_in
+                  else stack.enter_context(tempfile.TemporaryDirectory()))
         words = {"mpirun": str(Path(sys.executable).parent / "mpirun"), "python": sys.executable,
                  "run.py": str(ROOT / "run.py")}
         run = [words.get(word, word) for word in command(alg, task, seed)]
-        subprocess.run([*run, f"--log_path={folder}"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*run, f"--log_path={folder}", "--save_interval=200"], check=True, stdout=subprocess.DEVNULL)
         with (Path(folder) / "progress.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         if task.per_step:
@@ -103,20 +112,21 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
 
 
-def run_task(alg: str, name: str, seeds: list[int], jobs: int) -> None:
+def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str | None) -> None:
     """All seeds of a task; writes its folder anew."""
     task = TASKS[alg][name]
     if git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite", "run.py"):
         sys.exit("the code has uncommitted changes: results must name a commit")
+    commit = git("rev-parse", "HEAD")
     results = HERE / "results" / alg / name
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     with ThreadPoolExecutor(jobs) as pool:
-        scores = list(pool.map(lambda seed: train(alg, name, seed, results), seeds))
+        scores = list(pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds))
     summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
                "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
                "metric": "reward per step, saved policy, 10,000 steps" if task.per_step
-               else "mean return of the last 100 training episodes", "commit": git("rev-parse", "HEAD")}
+               else "mean return of the last 100 training episodes", "commit": commit}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     curves = []
     for seed in seeds:
@@ -132,13 +142,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alg", choices=TASKS, required=True)
     parser.add_argument("--task", action="append", help="a task of the algorithm; default: all")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", help="such as 0,1,2; default: the task's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep each run's logs and models in a folder below this one")
     arguments = parser.parse_args()
     for name in arguments.task or TASKS[arguments.alg]:
         if name not in TASKS[arguments.alg]:
             parser.error(f"unknown task {name!r}; known: {', '.join(TASKS[arguments.alg])}")
-        run_task(arguments.alg, name, [int(s) for s in arguments.seeds.split(",")], arguments.jobs)
+        seeds = [int(s) for s in arguments.seeds.split(",")] if arguments.seeds else TASKS[arguments.alg][name].seeds
+        run_task(arguments.alg, name, seeds, arguments.jobs, arguments.keep)
 
 
 if __name__ == "__main__":

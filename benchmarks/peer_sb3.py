@@ -1,5 +1,6 @@
 """Stable-Baselines3's side of speed.py: runs in its own virtual environment, prints one JSON line."""
 
+import importlib
 import json
 import sys
 import tempfile
@@ -13,9 +14,9 @@ def main() -> None:
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
     from stable_baselines3.common.logger import configure
-    from stable_baselines3.common.vec_env import VecNormalize
+    from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
     torch.set_num_threads(job["threads"])
 
@@ -33,12 +34,17 @@ def main() -> None:
             return True
 
     # Without the checker, as ours; SB3's Monitor stays, ours logs episodes too.
-    venv = make_vec_env(lambda: gym.make(job["env"], disable_env_checker=True), n_envs=job["num_env"], seed=0)
+    if job["pixels"]:
+        gym.register_envs(importlib.import_module("ale_py"))
+        venv = VecFrameStack(make_atari_env(job["env"], n_envs=job["num_env"], seed=0), n_stack=4)
+    else:
+        venv = make_vec_env(lambda: gym.make(job["env"], disable_env_checker=True), n_envs=job["num_env"], seed=0)
     if job["normalize"]:
         venv = VecNormalize(venv)
     batch = job["num_env"] * job["nsteps"]
-    model = PPO("MlpPolicy", venv, n_steps=job["nsteps"], batch_size=batch // job["nminibatches"],
-                n_epochs=job["noptepochs"], learning_rate=3e-4, seed=0, device="cpu", verbose=0)
+    model = PPO("CnnPolicy" if job["pixels"] else "MlpPolicy", venv, n_steps=job["nsteps"],
+                batch_size=batch // job["nminibatches"], n_epochs=job["noptepochs"], learning_rate=3e-4, seed=0,
+                device="cpu", verbose=0)
     model.set_logger(configure(tempfile.mkdtemp(), ["csv"]))
     clock = Clock()
     # The peer is slower: a third of the steps measures it as well.

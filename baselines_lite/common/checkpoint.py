@@ -32,6 +32,7 @@ def save_policy(path: str | Path, policy: ActorCritic) -> None:
         "network": policy.network,
         "network_options": policy.network_options,
         "value_network": policy.value_network,
+        "compute": policy.compute.name,
         "observation_space": space_to_json(policy.observation_space),
         "action_space": space_to_json(policy.action_space),
         "normalize": {"observations": policy.normalize.obs is not None, "rewards": policy.normalize.ret is not None,
@@ -59,8 +60,9 @@ def load_policy(path: str | Path) -> ActorCritic:
             space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]),
             network=metadata["network"], network_options=metadata["network_options"],
             value_network=metadata["value_network"], normalize_observations=metadata["normalize"]["observations"],
-            normalize_rewards=metadata["normalize"]["rewards"], reward_gamma=metadata["normalize"]["gamma"])
-        policy.info = {k: metadata[k] for k in ("algorithm", "env", "config", "versions") if k in metadata}
+            normalize_rewards=metadata["normalize"]["rewards"], reward_gamma=metadata["normalize"]["gamma"],
+            compute=tf.as_dtype(metadata.get("compute", "float32")))
+        policy.info = {k: metadata[k] for k in ("algorithm", "env", "config", "atari", "versions") if k in metadata}
         assign(policy, path, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the model file {str(path)!r} is damaged: {type(error).__name__}: {error}") from None

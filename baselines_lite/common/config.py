@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ class RunOptions:
     save_video_length: int = option(200, "steps per recorded video", low=1)
     threads: int | None = option(None, "compute threads per rank (default: 1 for an mlp, which more threads slow "
                                  "down, else the host's cores shared among its ranks)", low=1)
+    dtype: str = option("float32", "arithmetic of convolutional networks; weights, losses and the optimizer stay "
+                        "float32", choices=("float32", "bfloat16"))
     verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
 
 
@@ -61,8 +64,70 @@ class MlpOptions:
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
 
 
+class Convs(str):
+    """The text of a stack of convolutions, `filters@kernel/stride` each: `32@8/4,64@4/2`.
+
+    Raises UserError for anything else.
+    """
+
+    layers: list[tuple[int, int, int]]
+
+    def __new__(cls, text: str) -> Convs:
+        matches = [re.fullmatch(r"(\d+)@(\d+)/(\d+)", part.strip()) for part in str(text).split(",")]
+        layers = [tuple(map(int, match.groups())) for match in matches if match]
+        if len(layers) < len(matches) or not all(min(layer) > 0 for layer in layers):
+            raise UserError(f"{str(text)!r} is no stack of convolutions: write FILTERS@KERNEL/STRIDE for each, "
+                            "separated by commas, such as 32@8/4,64@4/2")
+        self = super().__new__(cls, text)
+        self.layers = layers
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class CnnOptions:
+    """Options of the network `cnn`: Mnih et al. 2015; see networks.cnn."""
+
+    convs: Convs = option(Convs("32@8/4,64@4/2,64@3/1"), "filters@kernel/stride of each convolution")
+    num_hidden: int = option(512, "units of the fully connected layer after them", low=1)
+    activation: str = option("relu", "activation of every layer", choices=("tanh", "relu", "elu"))
+
+
+@dataclasses.dataclass(frozen=True)
+class CnnSmallOptions(CnnOptions):
+    """Options of the network `cnn_small`, a quarter of `cnn`; see networks.cnn."""
+
+    convs: Convs = option(Convs("8@8/4,16@4/2"), "filters@kernel/stride of each convolution")
+    num_hidden: int = option(128, "units of the fully connected layer after them", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvOnlyOptions:
+    """Options of the network `conv_only`: padded convolutions and no fully connected layer; see networks.conv_only."""
+
+    convs: Convs = option(Convs("32@8/4,64@4/2,64@3/1"), "filters@kernel/stride of each convolution")
+    activation: str = option("relu", "activation of every layer", choices=("tanh", "relu", "elu"))
+
+
 # The built-in networks' options stand here, not beside the networks, so that --help needs no TensorFlow.
-BUILT_IN: dict[str, type] = {"mlp": MlpOptions}
+BUILT_IN: dict[str, type] = {"mlp": MlpOptions, "cnn": CnnOptions, "cnn_small": CnnSmallOptions,
+                             "conv_only": ConvOnlyOptions}
+
+
+@dataclasses.dataclass(frozen=True)
+class AtariOptions:
+    """How an Atari game is played; see common/atari.py. None: as the environment's id says."""
+
+    sticky: float | None = option(None, "probability that the emulator repeats the last action for a frame (default: "
+                                  "the id's, 0 for ...NoFrameskip-v4, 0.25 for ALE/...-v5)", low=0, high=1)
+    full_action_space: bool | None = option(None, "all 18 actions instead of those the game uses (default: the id's)")
+    frame_skip: int = option(4, "frames per step; the last two are merged by their maximum", low=1)
+    frame_stack: int = option(4, "steps that an observation shows", low=1)
+    frame_cap: int = option(108_000, "frames after which a game is cut off: a time limit, not a death", low=1)
+    noop_max: int = option(30, "a game begins with up to so many frames of doing nothing, drawn uniformly", low=0)
+    fire_reset: bool = option(True, "press FIRE as the first of them where the game has it")
+    life_loss: bool = option(True, "a lost life ends the training episode, though not the game")
+    clip_rewards: bool = option(True, "train on the sign of the rewards; logs keep raw scores")
+    env_threads: int | None = option(None, "emulator threads per rank (default: as --threads)", low=1)
 
 
 def convert(name: str, kind: Any, value: Any) -> Any:
@@ -90,6 +155,8 @@ def convert(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise complaint
         return Schedule(value)
+    if kind is Convs:
+        return Convs(value)
     if isinstance(value, bool):
         raise complaint
     try:
@@ -115,7 +182,8 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return " or ".join(describe(k) for k in typing.get_args(kind))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none",
-             Schedule: "a number or a schedule such as linear:3e-4", Any: "a value"}
+             Schedule: "a number or a schedule such as linear:3e-4", Convs: "convolutions such as 32@8/4,64@4/2",
+             Any: "a value"}
     return names.get(kind, str(kind))
 
 
@@ -162,7 +230,7 @@ def option_table(config_type: type, prefix: str = "  ") -> str:
     for f in dataclasses.fields(config_type):
         kind = hints[f.name]
         inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
-        name = "schedule" if inner[0] is Schedule else inner[0].__name__
+        name = inner[0].__name__.lower()
         choices = f.metadata["choices"]
         extra = f" One of {', '.join(choices)}." if choices else ""
         lines.append(f"{prefix}--{f.name:<24}{name:<9}{f.default!s:<13}{f.metadata['help']}.{extra}")
@@ -176,35 +244,42 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """Everything that a run was told: options around it, the algorithm's config, and its network's options."""
+    """Everything that a run was told: options around it, the algorithm's config, its network's and Atari's options."""
 
     run: RunOptions
     config: Any
     network_options: dict[str, Any]
+    atari: AtariOptions
 
 
 def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,
             values: Mapping[str, Any], ranks: int = 1) -> Resolved:
     """Options by name, from strings or Python values, as a checked configuration.
 
-    Precedence: the config's defaults, the preset for the environment's family, `values`. A name that neither RunOptions
-    nor the config knows must be an option of the network. Raises UserError for anything that cannot be meant, also for
-    a budget smaller than one update of all `ranks`.
+    Precedence: the config's defaults, the preset for the environment's family, `values`. A name that RunOptions,
+    AtariOptions and the config do not know must be an option of the network. Raises UserError for anything that cannot
+    be meant, also for a budget smaller than one update of all `ranks`.
     """
-    run_names, config_names = ({f.name for f in dataclasses.fields(t)} for t in (RunOptions, config_type))
+    run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
+                                            for t in (RunOptions, config_type, AtariOptions))
     run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})
+    atari_values = {k: v for k, v in values.items() if k in atari_names}
+    atari = override(AtariOptions(), atari_values)
+    if atari_values and family != "atari":
+        raise UserError(f"the option {next(iter(atari_values))} is for Atari games, which this environment is not")
     if run.preset not in presets:
         raise unknown("preset", run.preset, presets)
     config = override(config_type(), preset_values(presets, run.preset, run.env_type or family))
     config = override(config, {k: v for k, v in values.items() if k in config_names})
-    rest = {k: v for k, v in values.items() if k not in run_names | config_names}
-    network_options = check_network_options(config.network, rest, run_names | config_names)
+    known = run_names | config_names | atari_names
+    rest = {k: v for k, v in values.items() if k not in known}
+    network_options = check_network_options(config.network, rest, known)
     config.check()
     total = config.num_env * config.nsteps * ranks
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
                         f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
-    return Resolved(run, config, network_options)
+    return Resolved(run, config, network_options, atari)
 
 
 def check_network_options(network: str, values: Mapping[str, Any], other_names: set[str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+WHOLE_EPISODE_OVER = "whole_episode_over"  # key of a step's infos; see rollout.Collector
+
 
 class Episode(NamedTuple):
     """A finished episode: its raw undiscounted return, its length in steps, and its end in seconds of wall clock."""

@@ -49,7 +49,7 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
     obs, _ = venv.reset(seed=env_seeds(seed, 0, N))
     while any(len(done) < share for done, share in zip(returns, quota, strict=True)):
         noise = None if deterministic else policy.pdtype.noise(rng, (N,))
-        actions = act(policy.features(obs), noise)
+        actions = act(policy.features(obs), noise).actions
         obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
         totals += rewards
         for n in np.flatnonzero(terminated | truncated):
@@ -83,7 +83,8 @@ def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministi
     total, played = 0.0, 0
     while played < episodes:
         noise = None if deterministic else policy.pdtype.noise(rng, (1,))
-        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(act(policy.features(obs), noise)))
+        actions = act(policy.features(obs), noise).actions
+        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
         total += float(rewards[0])
         if terminated[0] or truncated[0]:
             yield total

@@ -23,9 +23,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from baselines_lite.common import tf_setup, vec_env, video
+from baselines_lite.common.atari import describe
 from baselines_lite.common.checkpoint import load_into
 from baselines_lite.common.config import resolve, to_dict
 from baselines_lite.common.episode_stats import EpisodeWindow
@@ -64,7 +66,7 @@ class Experiment:
         if isinstance(env, VectorEnv):
             values.setdefault("num_env", env.num_envs)
         resolved = resolve(config_type, presets, self.family, values, self.comm.size)
-        self.run, self.config, network_options = resolved.run, resolved.config, resolved.network_options
+        self.run, self.config, self.atari = resolved.run, resolved.config, resolved.atari
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
         self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network == "mlp" else None))
@@ -73,15 +75,17 @@ class Experiment:
             video.prepare()
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = vec_env.make_vec_env(env, self.config.num_env, render_mode="rgb_array" if videos else None,
-                                         verbose=self.run.verbose)
+                                         verbose=self.run.verbose, atari=self.atari, threads=self.threads)
+        # None for other environments, and for games that someone else has set up.
+        self.atari = getattr(self.venv, "options", None) if self.family == "atari" else None
         cfg = self.config
         self.policy = ActorCritic(
             self.venv.single_observation_space, self.venv.single_action_space, network=cfg.network,
-            network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+            network_options=resolved.network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
             normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-            reward_gamma=cfg.gamma, seed=self.run.seed)
+            reward_gamma=cfg.gamma, seed=self.run.seed, compute=tf.as_dtype(self.run.dtype))
         self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
-                            "versions": versions()}
+                            "atari": self.atari and to_dict(self.atari), "versions": versions()}
         if self.run.load_path:
             load_into(self.policy, self.run.load_path)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
@@ -97,13 +101,18 @@ class Experiment:
         comm, cfg = self.comm, self.config
         self.logger.header(self.env_name)
         self.logger.config({"algorithm": self.algorithm, "env": self.env_name, "family": self.family,
-                            "run": to_dict(self.run), "config": to_dict(cfg),
+                            "run": to_dict(self.run), "config": to_dict(cfg), "atari": self.policy.info["atari"],
                             "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
                             "threads": self.threads})
         self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} "
                         f"host(s), {self.threads} thread(s) each; batch {self.batch} = {comm.size} x num_env "
                         f"{cfg.num_env} x nsteps {cfg.nsteps}; {self.planned_updates} updates, "
                         f"{self.planned_updates * self.batch} steps")
+        if self.atari is not None:
+            self.logger.say(describe(self.atari))
+        if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
+            self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
+                            "that it gains nothing from it and may lose")
         if self.run.save_video_interval > 0:
             every = max(1, self.run.save_video_interval // cfg.num_env)
             self.venv = video.record(self.venv, (self.log_path or Path(".")) / "videos", every,
@@ -121,6 +130,12 @@ class Experiment:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
         signal.signal(number, self._handlers[number])  # a second one acts at once
+
+    def shape_rewards(self, rewards: np.ndarray) -> np.ndarray:
+        """Raw rewards as they are trained on: clipped to their sign where Atari's options say so, and scaled."""
+        if self.atari is not None and self.atari.clip_rewards:
+            rewards = np.sign(rewards)
+        return rewards * self.run.reward_scale
 
     @property
     def remaining(self) -> float:

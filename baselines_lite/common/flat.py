@@ -29,7 +29,14 @@ def at(module: tf.Module, variables: Sequence[tf.Variable], theta: tf.Tensor) ->
     So a compiled function can take parameters as an input and differentiate by them, without touching variables (which
     cost a compiled call 20 us each). Every variable must be an attribute of `module` or of a submodule.
     """
-    parts = {id(v): part for v, part in zip(variables, unflatten(theta, variables), strict=True)}
+    with replaced(module, variables, unflatten(theta, variables)):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(module: tf.Module, variables: Sequence[tf.Variable], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Within the block, `module` computes with `tensors` in place of its `variables`; as `at`."""
+    parts = {id(v): tensor for v, tensor in zip(variables, tensors, strict=True)}
     swapped = [(owner, name, value) for owner in (module, *module.submodules)
                for name, value in list(vars(owner).items()) if id(value) in parts]
     if {id(value) for _, _, value in swapped} != parts.keys():

@@ -7,7 +7,7 @@ observations; `evaluate` takes normalised features, as a rollout stores them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -15,24 +15,36 @@ import tensorflow as tf
 
 from baselines_lite.common import networks
 from baselines_lite.common.distributions import Pd, make_pd
+from baselines_lite.common.flat import replaced
 from baselines_lite.common.normalize import Normalize
 from baselines_lite.common.observations import make_encoder
 from baselines_lite.common.seeding import stream
 
-Actor = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+class Acted(NamedTuple):
+    """Actions [N, ...]; V(s) [N] and log pi(a|s) [N] too where they come for nothing."""
+
+    actions: np.ndarray
+    values: np.ndarray | None = None
+    logp: np.ndarray | None = None
+
+
+Actor = Callable[[np.ndarray, np.ndarray | None], Acted]
 
 
 class ActorCritic(tf.Module):
     """A policy pi(a|s) and a value function V(s), each a head on a network.
 
     value_network: "shared" puts the value head on the policy's latent, "copy" gives it a second network of its own.
-    Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value. dtype float64 is for exact tests.
+    Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value. `dtype` is that of weights, heads
+    and losses (float64 is for exact tests); `compute` that of the networks' arithmetic, where they offer the choice.
     """
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
                  logstd_init: float = 0.0, normalize_observations: bool = False, normalize_rewards: bool = False,
-                 reward_gamma: float = 0.99, seed: int = 0, dtype: tf.DType = tf.float32) -> None:
+                 reward_gamma: float = 0.99, seed: int = 0, dtype: tf.DType = tf.float32,
+                 compute: tf.DType | None = None) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.network, self.network_options = network, dict(network_options or {})
@@ -40,35 +52,36 @@ class ActorCritic(tf.Module):
         self.info: dict[str, Any] = {}  # what `learn` knows: algorithm, environment, config; saved in the model file
         self.encoder = make_encoder(observation_space)
         self.pdtype = make_pd(action_space)
-        obs_shape = (self.encoder.size,) if normalize_observations and self.encoder.normalizable else None
+        obs_shape = self.encoder.shape if normalize_observations and self.encoder.normalizable else None
         self.normalize = Normalize(obs_shape, rewards=normalize_rewards, gamma=reward_gamma)
 
         rng = stream(seed, "weights")
-        build = dict(rng=rng, dtype=dtype, options=self.network_options)
-        self.pi_net = networks.build(network, self.encoder.size, name="pi", **build)
+        self.dtype, self.compute = dtype, compute or dtype
+        build = dict(rng=rng, dtype=dtype, compute=self.compute, options=self.network_options)
+        self.pi_net = networks.build(network, self.encoder.shape, name="pi", **build)
         self.vf_net = (self.pi_net if value_network == "shared"
-                       else networks.build(network, self.encoder.size, name="vf", **build))
+                       else networks.build(network, self.encoder.shape, name="vf", **build))
         self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, rng=rng, gain=0.01, dtype=dtype,
                                       name="pi_head")
         self.vf_head = networks.Dense(self.vf_net.out_size, 1, rng=rng, gain=1.0, dtype=dtype, name="vf_head")
         self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=dtype, name="logstd")
                        if self.pdtype.has_logstd else None)
-        self.dtype = dtype
         self._rng = stream(seed, "step")
         self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
         self._values = tf.function(self.value, reduce_retracing=True)
-        self._compiled_act = tf.function(self._act, reduce_retracing=True)
+        self._act = tf.function(self._act_with, reduce_retracing=True)
+        self._weights_to_act = tf.function(self._copy_weights)
 
     def pd(self, features: tf.Tensor) -> Pd:
-        """The action distributions of normalised features [B, d]."""
+        """The action distributions of features [B, ...]."""
         return self.pdtype.pd(self.pi_head(self.pi_net(features)), self.logstd)
 
     def value(self, features: tf.Tensor) -> tf.Tensor:
-        """V of normalised features [B, d]: [B]."""
+        """V of features [B, ...]: [B]."""
         return tf.squeeze(self.vf_head(self.vf_net(features)), axis=-1)
 
     def evaluate(self, features: tf.Tensor) -> tuple[Pd, tf.Tensor]:
-        """(pd, V) of normalised features [B, d], differentiable. A shared network runs once."""
+        """(pd, V) of features [B, ...], differentiable. A shared network runs once."""
         latent = self.pi_net(features)
         pd = self.pdtype.pd(self.pi_head(latent), self.logstd)
         if self.vf_net is not self.pi_net:
@@ -76,48 +89,63 @@ class ActorCritic(tf.Module):
         return pd, tf.squeeze(self.vf_head(latent), axis=-1)
 
     def features(self, obs: np.ndarray) -> np.ndarray:
-        """Normalised float32 features [N, d] of raw observations [N, ...]."""
-        return self.normalize.normalize_obs(self.encoder(np.asarray(obs)))
+        """Features [N, ...] of raw observations [N, ...]: normalised float32 vectors, or uint8 pictures."""
+        encoded = self.encoder(np.asarray(obs))
+        return self.normalize.normalize_obs(encoded, out=np.empty(encoded.shape, self.encoder.dtype))
 
     @property
     def prefers_xla(self) -> bool:
         """Whether updates compile with XLA: it fuses dense layers; on a CPU it slows convolutions down."""
-        return all(hasattr(net, "numpy") for net in (self.pi_net, self.vf_net))
+        return all(networks.runs_in_numpy(net) for net in (self.pi_net, self.vf_net))
 
     def actor(self) -> Actor:
-        """A function (features [N, d], noise [N, ...] or None for the mode) -> actions [N, ...] of the present weights.
+        """A function (features [N, ...], noise [N, ...] or None for the mode) -> Acted, of a copy of the weights.
 
-        Where the networks can run in NumPy it holds a copy of the weights and costs 10 us on a few rows (a compiled
-        call: 90 to 280); take a new one after each update. Elsewhere it calls the compiled policy.
+        Take a new one after each update. Where the networks can run in NumPy it costs 10 us on a few rows and gives
+        actions only; elsewhere it calls the compiled policy (90 us and more), which gives all three.
         """
-        if not hasattr(self.pi_net, "numpy"):
-            return self._act_compiled
+        if not networks.runs_in_numpy(self.pi_net):
+            return self.compiled_actor()
         net, head, sample = self.pi_net.numpy(), self.pi_head.numpy(), self.pdtype.sample_numpy
         logstd = None if self.logstd is None else self.logstd.numpy()
 
-        def act(features: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-            return sample(head(net(features)), logstd, noise)
+        def act(features: np.ndarray, noise: np.ndarray | None) -> Acted:
+            return Acted(sample(head(net(features)), logstd, noise))
 
         return act
 
-    def _act_compiled(self, features: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        return self._compiled_act(tf.constant(features), None if noise is None else tf.constant(noise)).numpy()
+    def compiled_actor(self) -> Actor:
+        """`actor` by the compiled policy, whatever the network."""
+        weights = self._weights_to_act()
 
-    def _act(self, features: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
-        pd = self.pd(features)
-        return pd.mode() if noise is None else pd.sample(noise)
+        def act(features: np.ndarray, noise: np.ndarray | None) -> Acted:
+            acted = self._act(weights, tf.constant(features), None if noise is None else tf.constant(noise))
+            return Acted(*(x.numpy() for x in acted))
+
+        return act
+
+    def _copy_weights(self) -> list[tf.Tensor]:
+        """The weights as tensors; dense layers' in the dtype that they compute in: cast once, not at every step."""
+        compute = {id(v): m.compute for m in self.submodules if isinstance(m, networks.Dense) for v in (m.w, m.b)}
+        return [tf.cast(v, compute.get(id(v), v.dtype)) for v in self.trainable_variables]
+
+    def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, noise: tf.Tensor | None) -> Acted:
+        with replaced(self, self.trainable_variables, weights):
+            pd, values = self.evaluate(features)
+        actions = pd.mode() if noise is None else pd.sample(noise)
+        return Acted(actions, values, pd.logp(actions))
 
     def _evaluate_actions(self, features: tf.Tensor, actions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pd, values = self.evaluate(features)
         return values, pd.logp(actions)
 
     def values_and_logp(self, features: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """V [B] and log pi(a|s) [B] of normalised features [B, d] and actions [B, ...]; compiled once per B."""
+        """V [B] and log pi(a|s) [B] of features [B, ...] and actions [B, ...]; compiled once per B."""
         values, logp = self._values_and_logp(tf.constant(features), tf.constant(actions))
         return values.numpy(), logp.numpy()
 
     def values(self, features: np.ndarray) -> np.ndarray:
-        """V [B] of normalised features [B, d]; compiled once for any B."""
+        """V [B] of features [B, ...]; compiled once for any B."""
         return self._values(tf.constant(features)).numpy()
 
     def step(self, obs: np.ndarray, state: Any = None, firsts: np.ndarray | None = None,
@@ -129,8 +157,9 @@ class ActorCritic(tf.Module):
         """
         features = self.features(obs)
         noise = None if deterministic else self.pdtype.noise(self._rng, (len(features),))
-        actions = self.actor()(features, noise)
-        values, logp = self.values_and_logp(features, actions)
+        actions, values, logp = self.actor()(features, noise)
+        if values is None:
+            values, logp = self.values_and_logp(features, actions)
         return actions, values, state, logp
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from baselines_lite.common.episode_stats import Episode, EpisodeTracker
+from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER, Episode, EpisodeTracker
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
@@ -24,7 +25,7 @@ from baselines_lite.common.vec_env import final_observations
 class Rollout:
     """T steps of N environments, time-major. T * N samples in all."""
 
-    obs: np.ndarray  # [T, N, d] normalised features
+    obs: np.ndarray  # [T, N, ...] features: normalised vectors or uint8 pictures
     actions: np.ndarray  # [T, N, ...] as the policy drew them
     rewards: np.ndarray  # [T, N] as trained on: scaled, normalised
     terminated: np.ndarray  # [T, N] the transition led into a terminal state
@@ -46,16 +47,19 @@ class Collector:
     """Steps a VectorEnv with a policy, `nsteps` steps at a time, carrying on where the last rollout ended.
 
     Reset seeds come from (seed, rank); action noise from (seed, noise_rank). Statistics are merged over `comm`'s ranks
-    after each rollout; pass Comm() to keep them per rank.
+    after each rollout; pass Comm() to keep them per rank. `shape_rewards` makes the rewards to train on from raw ones.
+    An environment whose training episodes are parts of a longer one (lives of a game) says in
+    infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
     """
 
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
 
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0, rank: int = 0,
-                 noise_rank: int | None = None, reward_scale: float = 1.0) -> None:
+                 noise_rank: int | None = None,
+                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
         self.venv, self.policy, self.comm = venv, policy, comm
         self.nsteps, self.num_env = nsteps, venv.num_envs
-        self.reward_scale = reward_scale
+        self.shape_rewards = shape_rewards
         self._tracker = EpisodeTracker(self.num_env)
         self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
         self._seeds = env_seeds(seed, rank, self.num_env)
@@ -82,7 +86,7 @@ class Collector:
             actions = np.stack([self.venv.single_action_space.sample() for _ in range(self.num_env)])
             obs, rewards[t], terminated, truncated, _ = self.venv.step(actions)
             self._obs, dones[t] = self.policy.encoder(obs), terminated | truncated
-        self.policy.normalize.update(raw, rewards * self.reward_scale, dones, self.comm)
+        self.policy.normalize.update(raw, self.shape_rewards(rewards), dones, self.comm)
 
     def collect(self) -> Rollout:
         """The next `nsteps` steps of every environment."""
@@ -92,18 +96,23 @@ class Collector:
         act, to_env, encode = policy.actor(), policy.to_env, policy.encoder
         noise = policy.pdtype.noise(self._noise, (T, N))
         # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything.
-        obs = np.empty((T + 1, N, policy.encoder.size), np.float32)
-        raw = np.empty((T, *self._obs.shape), self._obs.dtype)
+        obs = np.empty((T + 1, N, *encode.shape), encode.dtype)
+        raw = None if normalize.obs is None else np.empty((T, *self._obs.shape), self._obs.dtype)
         actions = np.zeros((T + 1, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
+        values, logp = np.empty((2, T + 1, N), policy.dtype.as_numpy_dtype)
         rewards = np.empty((T, N))
-        terminated, truncated = np.empty((T, N), bool), np.empty((T, N), bool)
+        terminated, truncated, over = np.empty((T, N), bool), np.empty((T, N), bool), np.zeros((T, N), bool)
         cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut, and their final observations
         final_obs: list[np.ndarray] = []
 
         for t in range(T):
-            raw[t] = self._obs
+            if raw is not None:
+                raw[t] = self._obs
             normalize.normalize_obs(self._obs, out=obs[t])
-            actions[t] = act(obs[t], noise[t])
+            acted = act(obs[t], noise[t])
+            actions[t] = acted.actions
+            if acted.values is not None:
+                values[t], logp[t] = acted.values, acted.logp
             env_actions = to_env(actions[t])
             before = clock()
             next_obs, rewards[t], terminated[t], truncated[t], infos = venv.step(env_actions)
@@ -113,19 +122,23 @@ class Collector:
                 rows = np.flatnonzero(truncated[t] & ~terminated[t])
                 cut.extend((t, n) for n in rows)
                 final_obs.extend(final_observations(infos, rows))
+                over[t] = infos.get(WHOLE_EPISODE_OVER, terminated[t] | truncated[t])
 
         normalize.normalize_obs(self._obs, out=obs[T])
-        values, logp = (x.reshape(T + 1, N) for x in policy.values_and_logp(flatten(obs), flatten(actions)))
+        if acted.values is None:
+            values, logp = (x.reshape(T + 1, N) for x in policy.values_and_logp(flatten(obs), flatten(actions)))
+        else:
+            values[T] = policy.values(obs[T])
         next_values = values[1:].copy()
         if cut:
             times, rows = zip(*cut, strict=True)
-            next_values[times, rows] = policy.values(normalize.normalize_obs(encode(np.stack(final_obs))))
+            next_values[times, rows] = policy.values(policy.features(np.stack(final_obs)))
 
         dones = terminated | truncated
-        scaled = rewards * self.reward_scale
-        trained = normalize.normalize_rewards(scaled)
-        normalize.update(raw, scaled, dones, self.comm)
+        shaped = self.shape_rewards(rewards)
+        trained = normalize.normalize_rewards(shaped)
+        normalize.update(raw, shaped, dones, self.comm)
         end = clock()
-        episodes = self._tracker.finished(rewards, dones, start - self._start, end - self._start)
+        episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
         return Rollout(obs[:T], actions[:T], trained, terminated, dones, values[:T], next_values, logp[:T], episodes,
                        time_env, end - start - time_env - (self.comm.seconds - time_comm))

@@ -67,3 +67,17 @@ def setup(comm: Comm, threads: int | None = None) -> int:
     except RuntimeError:  # already started
         threads = tf.config.threading.get_intra_op_parallelism_threads() or threads
     return threads
+
+
+def gains_from_bfloat16() -> bool:
+    """Whether the device computes in bfloat16: a GPU, or a CPU with instructions for it (Linux tells; else False)."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            words = set(file.read().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})

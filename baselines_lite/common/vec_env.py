@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
 
 EnvLike = str | gym.Env | VectorEnv | Callable[[], gym.Env]
@@ -77,7 +79,7 @@ def name_of(env: EnvLike) -> str:
 
 def register_atari(name: str) -> None:
     """Registers ale-py's ids where the name may be one of them."""
-    if name.startswith("ALE/") or "NoFrameskip" in name:
+    if name not in gym.registry and re.fullmatch(r"ALE/.*|[A-Za-z0-9]+-v[045]", name):
         import ale_py
 
         gym.register_envs(ale_py)
@@ -99,9 +101,15 @@ def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False) -> gym.Env:
+def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
+             atari: AtariOptions | None = None) -> gym.Env:
     """One environment of an id or `module:Id`, ready to be stepped. Raises UserError where it cannot be made."""
     spec = find_spec(env_id)
+    if family_of(spec) == "atari":
+        from baselines_lite.common.atari import AtariGame
+
+        game = AtariGame(spec, atari or AtariOptions(), render_mode and "rgb_array")
+        return gym.wrappers.HumanRendering(game) if render_mode == "human" else game
     if not verbose:
         silence_mujoco(spec)
     env = make_env(spec, render_mode)
@@ -116,13 +124,13 @@ def in_workers(factories: list[Callable[[], gym.Env]]) -> VectorEnv:
     return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None,
-                 verbose: bool = False) -> VectorEnv:
+def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None, verbose: bool = False,
+                 atari: AtariOptions | None = None, threads: int = 1) -> VectorEnv:
     """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or an Env or VectorEnv.
 
     Stepping in process suits environments of up to some hundred microseconds a step; with a render_mode they live in
-    worker processes. A VectorEnv comes back as it is; it must be in SAME_STEP mode. Raises UserError for what cannot
-    be made or used.
+    worker processes. Atari games are native, on so many `threads`. A VectorEnv comes back as it is; it must be in
+    SAME_STEP mode. Raises UserError for what cannot be made or used.
     """
     if isinstance(env, VectorEnv):
         mode = env.metadata.get("autoreset_mode")
@@ -137,7 +145,11 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = No
             raise UserError(f"num_env={num_env} needs an environment id or a factory: an Env object is one environment")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
-        find_spec(env)
+        spec = find_spec(env)
+        if family_of(spec) == "atari":
+            from baselines_lite.common.atari import AtariGames
+
+            return AtariGames(spec, num_env, atari or AtariOptions(), threads, render_mode)
 
         def factory() -> gym.Env:
             return make_one(env, render_mode, verbose)

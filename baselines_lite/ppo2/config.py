@@ -65,12 +65,14 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         # logstd_init: with 0 HalfCheetah reaches a third of the return (README).
         "mujoco": dict(num_env=8, nsteps=256, nminibatches=32, noptepochs=10, lr="linear:3e-4", logstd_init=-1.0,
                        normalize_observations=True, normalize_rewards=True),
+        "atari": dict(network="cnn", value_network="shared", num_env=8, nsteps=128, nminibatches=4, noptepochs=4,
+                      lr="linear:2.5e-4", cliprange="0.1", ent_coef=0.01),
     },
     "baselines": {
         "all": _BASELINES,
         "mujoco": dict(nminibatches=32, noptepochs=10, lr="linear:3e-4", value_network="copy",
                        normalize_observations=True, normalize_rewards=True),
-        "atari": dict(num_env=os.cpu_count() or 1, nsteps=128, lr="linear:2.5e-4", cliprange="0.1", cliprange_vf="0.1",
-                      ent_coef=0.01),
+        "atari": dict(network="cnn", num_env=os.cpu_count() or 1, nsteps=128, lr="linear:2.5e-4", cliprange="0.1",
+                      cliprange_vf="0.1", ent_coef=0.01),
     },
 }

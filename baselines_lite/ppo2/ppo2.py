@@ -45,7 +45,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         adam = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, adam, cfg, comm, stream(run.seed, "shuffle", noise_rank))
         collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
-                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, reward_scale=run.reward_scale)
+                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
         while not exp.finished:
             rollout = collector.collect()
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
@@ -80,13 +80,15 @@ class Update:
 
     One process: XLA compiles all of it. Several: XLA compiles the work between two Allreduces of [gradient, stats],
     which is to apply one averaged gradient and to compute the next, and TensorFlow runs the loop around it. (A call
-    from Python for each minibatch costs 360 to 770 us, this 280.)
+    from Python for each minibatch costs 360 to 770 us, this 280.) Convolutions on a CPU: XLA compiles Adam's step only.
     """
 
     def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
         self.policy, self.adam, self.cfg, self.comm, self.rng = policy, adam, cfg, comm, rng
         alone = comm.size == 1
         self._update = tf.function(self._all_minibatches, jit_compile=alone and policy.prefers_xla)
+        self._step = tf.function(lambda state, vector, lr: adam.step(state, vector[: -len(STATS)], lr),
+                                 jit_compile=True)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and policy.prefers_xla)
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
@@ -96,9 +98,9 @@ class Update:
         mean, std = self.moments(flatten(advs), indices)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clip_vf = (cfg.cliprange_vf or Schedule("0"))(remaining)
-        arrays = {"obs": rollout.obs, "advs": advs, "returns": returns, "values": rollout.values, "logp": rollout.logp}
-        data = {name: tf.constant(flatten(array), dtype) for name, array in arrays.items()}
-        data["actions"] = tf.constant(flatten(rollout.actions))
+        floats = {"advs": advs, "returns": returns, "values": rollout.values, "logp": rollout.logp}
+        data = {name: tf.constant(flatten(array), dtype) for name, array in floats.items()}
+        data |= {"obs": tf.constant(flatten(rollout.obs)), "actions": tf.constant(flatten(rollout.actions))}
         data |= {"indices": tf.constant(indices), "mean": tf.constant(mean, dtype), "std": tf.constant(std, dtype)}
         constants = tf.constant([rates["lr"], rates["cliprange"], clip_vf], dtype)
         total, count = self._update(data, constants)
@@ -136,7 +138,7 @@ class Update:
     def _step_then_gradient(self, state: AdamState, vector: tf.Tensor, i: tf.Tensor, data: dict[str, tf.Tensor],
                             constants: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
         """Applies the averaged [gradient, stats] of the last minibatch, and computes that of minibatch i."""
-        state = self.adam.step(state, vector[: -len(STATS)], constants[0])
+        state = self._step(state, vector, constants[0])
         return state, self._minibatch_gradient(state.theta, i, data, constants)
 
     def _all_minibatches(self, data: dict[str, tf.Tensor], constants: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -157,6 +159,6 @@ class Update:
         i, state, vector, total = tf.while_loop(
             lambda i, state, vector, total: tf.logical_and(i < count, close(vector)), minibatch,
             (tf.constant(1), state, vector, vector[-len(STATS) :]), parallel_iterations=1)
-        last = self.adam.step(state, vector[: -len(STATS)], constants[0])
+        last = self._step(state, vector, constants[0])
         self.adam.assign(AdamState(*(tf.where(close(vector), new, old) for new, old in zip(last, state, strict=True))))
         return total, i

@@ -25,7 +25,8 @@ def test_numpy_acting_is_compiled_acting(action_space, options, rows):
     copy = features.copy()
     noise = policy.pdtype.noise(rng, (rows,))
     for draw in (noise, None):
-        np.testing.assert_allclose(policy.actor()(features, draw), policy._act_compiled(features, draw), atol=1e-5)
+        numpy, compiled = policy.actor()(features, draw), policy.compiled_actor()(features, draw)
+        np.testing.assert_allclose(numpy.actions, compiled.actions, atol=1e-5)
     np.testing.assert_array_equal(features, copy)  # acting must not write into the rollout
 
 
@@ -33,9 +34,9 @@ def test_an_actor_keeps_its_weights_and_step_uses_the_present_ones():
     policy = ActorCritic(BOX, BOX, seed=0)
     obs = np.ones((1, 3), np.float32)
     actor = policy.actor()
-    before = actor(obs, None)
+    before = actor(obs, None).actions
     policy.pi_head.b.assign_add([1.0, 1.0, 1.0])
-    np.testing.assert_array_equal(actor(obs, None), before)
+    np.testing.assert_array_equal(actor(obs, None).actions, before)
     np.testing.assert_allclose(policy.step(obs, deterministic=True)[0], before + 1, atol=1e-6)
 
 
