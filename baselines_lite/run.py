@@ -166,10 +166,10 @@ def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int
     from baselines_lite.common.evaluation import watch_episodes
 
     returns = []
-    for number, ret in enumerate(watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
-                                                os.path.join(folder, "videos", now())), 1):
+    for ret, cut in watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
+                                   os.path.join(folder, "videos", now())):
         returns.append(ret)
-        print(f"episode {number}: return {ret:.1f}", flush=True)
+        print(f"episode {len(returns)}: return {ret:.1f}{', cut off by the time limit' if cut else ''}", flush=True)
     print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")
 
 

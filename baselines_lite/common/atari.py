@@ -7,12 +7,14 @@ first.
 Deliberate differences from OpenAI Baselines' wrappers, which the native environment does not offer: FIRE is pressed at
 the start of a game only, not after each lost life (a policy that always forgets it stalls until the frame cap); it is
 pressed before the no-ops and counts as one of them; the no-ops are 0 to 30, not 1 to 30; a game is cut off after
-108,000 frames (30 minutes), where the old gym allowed 400,000.
+108,000 frames (30 minutes), where the old gym allowed 400,000; the last observation before the cut, or before the end
+of a game, shows the frame before the very last.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -51,13 +53,24 @@ def describe(options: AtariOptions) -> str:
             f"{'clipped to their sign for training' if options.clip_rewards else 'unclipped'}")
 
 
+def to_watch(info: Mapping[str, Any], env_id: str) -> AtariOptions:
+    """The options for playing whole games of `env_id` with a policy whose `info` is given: as it was trained.
+
+    In another game than its own, stickiness and action set are that id's.
+    """
+    options = AtariOptions(**(info.get("atari") or {}))
+    if info.get("env") != env_id:
+        options = dataclasses.replace(options, sticky=None, full_action_space=None)
+    return dataclasses.replace(options, life_loss=False, env_threads=None)
+
+
 class AtariGames(AtariVectorEnv):
     """`num_env` games of one id in SAME_STEP mode; observations [N, stack, 84, 84] uint8, raw rewards.
 
     `terminated` also marks a lost life if `options.life_loss` says so, without resetting the game. Every step's infos
-    have WHOLE_EPISODE_OVER [N]: the game itself ended, by its rules or the frame cap. `threads` is the number of emulator
-    threads. With render_mode "rgb_array", `render()` returns each game's picture [210, 160, 3]: from a second set of
-    emulators that plays along, since the first set's pictures cannot be had.
+    have WHOLE_EPISODE_OVER [N]: the game itself ended, by its rules or the frame cap. `threads` is the number of
+    emulator threads. With render_mode "rgb_array", `render()` returns each game's picture [210, 160, 3]: from a second
+    set of emulators that plays along, since the first set's pictures cannot be had.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  (Gymnasium's interface)
@@ -74,6 +87,7 @@ class AtariGames(AtariVectorEnv):
             life_loss_info=self.options.life_loss, reward_clipping=False, autoreset_mode=AutoresetMode.SAME_STEP)
         super().__init__(stack_num=self.options.frame_stack, img_height=SIZE, img_width=SIZE, **common)
         self.spec, self.render_mode = spec, render_mode
+        self.metadata["render_fps"] = 60 // self.options.frame_skip
         self._viewer = render_mode and AtariVectorEnv(stack_num=1, img_height=SCREEN[0], img_width=SCREEN[1],
                                                       grayscale=False, **common)
         self._first_frame = np.zeros(num_env, np.int32)
@@ -86,7 +100,7 @@ class AtariGames(AtariVectorEnv):
         obs, infos = super().reset(seed=seed, options=options)
         self._first_frame = infos["frame_number"] - infos["episode_frame_number"]
         if self._viewer:
-            self._pictures = self._viewer.reset(seed=seed, options=options)[0]
+            self._pictures = self._final_pictures = self._viewer.reset(seed=seed, options=options)[0]
         return obs, infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -97,12 +111,13 @@ class AtariGames(AtariVectorEnv):
         infos[WHOLE_EPISODE_OVER] = first_frame != self._first_frame
         self._first_frame = first_frame
         if self._viewer:
-            self._pictures = self._viewer.step(actions)[0]
+            self._pictures, *_, viewed = self._viewer.step(actions)
+            self._final_pictures = viewed.get("final_obs", self._pictures)
         return obs, rewards, terminated, truncated, infos
 
-    def render(self) -> tuple[np.ndarray, ...]:
-        """The pictures that the latest step or reset showed, [210, 160, 3] uint8 each."""
-        return tuple(picture[0] for picture in self._pictures)
+    def render(self, final: bool = False) -> tuple[np.ndarray, ...]:
+        """What each game shows now, [210, 160, 3] uint8; with `final`, before the latest step's resets."""
+        return tuple(picture[0] for picture in (self._final_pictures if final else self._pictures))
 
 
 class AtariGame(gym.Env):
@@ -113,7 +128,7 @@ class AtariGame(gym.Env):
     def __init__(self, spec: gym.envs.registration.EnvSpec, options: AtariOptions, render_mode: str | None = None
                  ) -> None:
         self.games = AtariGames(spec, 1, options, render_mode=render_mode)
-        self.spec, self.render_mode = spec, render_mode
+        self.spec, self.render_mode, self.metadata = spec, render_mode, self.games.metadata
         self.observation_space, self.action_space = self.games.single_observation_space, self.games.single_action_space
         self._next: np.ndarray | None = None  # the observation after an episode's end
 
@@ -122,15 +137,16 @@ class AtariGame(gym.Env):
         """The next episode's first observation; with a seed, of a new game."""
         if seed is not None or self._next is None:
             self._next = self.games.reset(seed=seed)[0][0]
+        self._ended = False
         return self._next, {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """As Gymnasium's; the reward is raw."""
         obs, rewards, terminated, truncated, infos = self.games.step(np.array([action]))
-        self._next = obs[0]
-        last = infos["final_obs"][0] if infos[WHOLE_EPISODE_OVER][0] else obs[0]
+        self._next, self._ended = obs[0], bool(infos[WHOLE_EPISODE_OVER][0])
+        last = infos["final_obs"][0] if self._ended else obs[0]
         return last, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray:
-        """The picture that the latest step or reset showed."""
-        return self.games.render()[0]
+        """What the game shows, [210, 160, 3] uint8."""
+        return self.games.render(final=self._ended)[0]

@@ -121,8 +121,10 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
     """A Box or Discrete space as JSON-ready values."""
     if isinstance(space, gym.spaces.Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    bounds = {name: [v if math.isfinite(v) else str(v) for v in bound.ravel().tolist()]
-              for name, bound in (("low", space.low), ("high", space.high))}
+    bounds = {}
+    for name, bound in (("low", space.low), ("high", space.high)):
+        numbers = [v if math.isfinite(v) else str(v) for v in bound.ravel().tolist()]
+        bounds[name] = numbers[0] if len(set(numbers)) == 1 else numbers  # a picture has thousands of equal ones
     return {"kind": "Box", "shape": list(space.shape), "dtype": space.dtype.name, **bounds}
 
 
@@ -131,6 +133,6 @@ def space_from_json(values: dict[str, Any]) -> gym.Space:
     if values["kind"] == "Discrete":
         return gym.spaces.Discrete(values["n"], start=values["start"])
     dtype = np.dtype(values["dtype"])
-    low, high = (np.array([float(v) for v in values[name]]).astype(dtype).reshape(values["shape"])
-                 for name in ("low", "high"))
+    low, high = (np.broadcast_to(np.array(values[name], float).astype(dtype), np.prod(values["shape"], dtype=int))
+                 .reshape(values["shape"]) for name in ("low", "high"))
     return gym.spaces.Box(low, high, dtype=dtype.type)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from baselines_lite.common import video
+from baselines_lite.common import tf_setup, video
+from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
-from baselines_lite.common.vec_env import EnvLike, find_spec, in_workers, make_one, make_vec_env
+from baselines_lite.common.vec_env import EnvLike, family_of, find_spec, in_workers, make_one, make_vec_env
 
 
 def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministic: bool = True,
@@ -20,17 +23,33 @@ def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministi
     """Raw undiscounted returns [episodes] of whole episodes; the policy's statistics stay as they are.
 
     Up to 8 environments run side by side, each contributing a fixed share of the episodes: taking whichever finish
-    first would favour short ones. Raises UserError if the environment's spaces are not the policy's.
+    first would favour short ones. An Atari episode is a whole game, as the policy was trained to play it; games that
+    the frame cap cuts off are reported by a warning. Raises UserError if the environment's spaces are not the policy's.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
-    venv = make_vec_env(env, 1 if isinstance(env, gym.Env) else min(episodes, 8))
+    atari = atari_options(policy, env)
+    venv = make_vec_env(env, 1 if isinstance(env, gym.Env) else min(episodes, 8), atari=atari,
+                        threads=tf_setup.threads_per_rank(Comm()))
     try:
         check_spaces(policy, venv.single_observation_space, venv.single_action_space)
-        return _play(policy, venv, episodes, deterministic, seed)
+        returns, cut = _play(policy, venv, episodes, deterministic, seed)
+        if cut and atari:
+            warnings.warn(f"{cut} of {episodes} games were cut off after {atari.frame_cap:,} frames: the policy may "
+                          "have stalled, say by never pressing FIRE", stacklevel=2)
+        return returns
     finally:
         if not isinstance(env, gym.Env | VectorEnv):
             venv.close()
+
+
+def atari_options(policy: ActorCritic, env: EnvLike) -> AtariOptions | None:
+    """How to play whole games with a policy, if `env` is the id of one."""
+    if isinstance(env, str) and family_of(find_spec(env)) == "atari":
+        from baselines_lite.common.atari import to_watch
+
+        return to_watch(policy.info, env)
+    return None
 
 
 def check_spaces(policy: ActorCritic, observation_space: gym.Space, action_space: gym.Space) -> None:
@@ -40,11 +59,13 @@ def check_spaces(policy: ActorCritic, observation_space: gym.Space, action_space
             raise UserError(f"the policy was made for the space {mine}, the environment has {theirs}")
 
 
-def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bool, seed: int) -> np.ndarray:
+def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bool, seed: int
+          ) -> tuple[np.ndarray, int]:
+    """Raw returns [episodes], and how many of the episodes were truncated."""
     N = venv.num_envs
     quota = [episodes // N + (n < episodes % N) for n in range(N)]
     returns: list[list[float]] = [[] for _ in range(N)]
-    totals = np.zeros(N)
+    totals, cut = np.zeros(N), 0
     act, rng = policy.actor(), stream(seed, "evaluation")
     obs, _ = venv.reset(seed=env_seeds(seed, 0, N))
     while any(len(done) < share for done, share in zip(returns, quota, strict=True)):
@@ -55,24 +76,26 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
         for n in np.flatnonzero(terminated | truncated):
             if len(returns[n]) < quota[n]:
                 returns[n].append(float(totals[n]))
+                cut += bool(truncated[n])
             totals[n] = 0.0
-    return np.array([r for per_env in returns for r in per_env])
+    return np.array([r for per_env in returns for r in per_env]), cut
 
 
 def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministic: bool, seed: int,
-                   folder: str) -> Iterator[float]:
-    """Plays in a window where there is a display, else into a video per episode below `folder`; yields raw returns.
+                   folder: str) -> Iterator[tuple[float, bool]]:
+    """Plays in a window where there is a display, else into a video per episode below `folder`.
 
-    Raises UserError where the environment's spaces are not the policy's or a package that is needed is missing.
+    Yields each episode's raw return and whether a time limit cut it off. An Atari episode is a whole game. Raises
+    UserError where the environment's spaces are not the policy's or a package that is needed is missing.
     """
     window = video.has_display()
     if not window:
         video.prepare()
         print(f"no display: videos go to {folder}", flush=True)
-    find_spec(env_id)
+    atari = atari_options(policy, env_id)
 
     def factory() -> gym.Env:
-        env = make_one(env_id, "human" if window else "rgb_array")
+        env = make_one(env_id, "human" if window else "rgb_array", atari=atari)
         return env if window else video.record_episodes(env, folder, episodes)
 
     with video.drawing(env_id):
@@ -87,6 +110,6 @@ def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministi
         obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
         total += float(rewards[0])
         if terminated[0] or truncated[0]:
-            yield total
+            yield total, bool(truncated[0])
             total, played = 0.0, played + 1
     venv.close()

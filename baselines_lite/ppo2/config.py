@@ -31,7 +31,7 @@ class Config:
     vf_coef: float = option(0.5, "weight of the value loss", low=0)
     max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
     adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
-    network: str = option("mlp", "network by name, or module:function of one's own")
+    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
     logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")

@@ -74,6 +74,18 @@ def equal_parameters():
     print(f"rank {comm.rank} agrees", flush=True)
 
 
+def equal_parameters_from_pixels():
+    """10 updates of a convolutional policy, in which TensorFlow, not XLA, runs between two Allreduces."""
+    from baselines_lite import ppo2
+    from baselines_lite.common.flat import get_flat
+
+    comm = get_comm()
+    policy = ppo2.learn("PongNoFrameskip-v4", 10 * 32 * comm.size, network="cnn_small", num_env=2, nsteps=16,
+                        nminibatches=2, noptepochs=2, print_interval=1e9)
+    comm.check_synced(get_flat(policy.trainable_variables))
+    print(f"rank {comm.rank} agrees", flush=True)
+
+
 def one_rank_equals_two(target_kl):
     """An update of 2N samples on one process = an update of N on each of two, in float64, the shuffle fixed."""
     import gymnasium as gym
