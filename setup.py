@@ -12,6 +12,7 @@ EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=5.0,<6"],
     "mujoco": ["gymnasium[mujoco]>=1.4,<1.5", "mujoco>=4.0,<5"],
     "video": ["moviepy>=2.2,<3", "pygame>=2.6,<3"],
+    "tensorboard": ["tensorboard>=2.20,<3"],
     "test": ["pytest>=9.0,<10", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
@@ -35,6 +36,6 @@ setup(
         "matplotlib>=3.11,<3.12",
         "tqdm>=4.70,<5",
     ],
-    extras_require={**EXTRAS, "all": sorted({p for name in ("mpi", "mujoco", "video", "test") for p in EXTRAS[name]})},
+    extras_require={**EXTRAS, "all": sorted({p for name in EXTRAS if name != "gpu" for p in EXTRAS[name]})},
     entry_points={"console_scripts": ["baselines-lite=baselines_lite.run:console"]},
 )

@@ -118,9 +118,19 @@ def assign(policy: ActorCritic, path: str | Path, tensors: dict[str, np.ndarray]
 
 
 def space_to_json(space: gym.Space) -> dict[str, Any]:
-    """A Box or Discrete space as JSON-ready values."""
-    if isinstance(space, gym.spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    """A space as JSON-ready values: those that policies support, nested as they are."""
+    match space:
+        case gym.spaces.Discrete():
+            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        case gym.spaces.MultiDiscrete():
+            return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist(),
+                    "dtype": space.dtype.name}
+        case gym.spaces.MultiBinary():
+            return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
+        case gym.spaces.Dict():
+            return {"kind": "Dict", "spaces": [[key, space_to_json(inner)] for key, inner in space.spaces.items()]}
+        case gym.spaces.Tuple():
+            return {"kind": "Tuple", "spaces": [space_to_json(inner) for inner in space.spaces]}
     bounds = {}
     for name, bound in (("low", space.low), ("high", space.high)):
         numbers = [v if math.isfinite(v) else str(v) for v in bound.ravel().tolist()]
@@ -130,9 +140,20 @@ def space_to_json(space: gym.Space) -> dict[str, Any]:
 
 def space_from_json(values: dict[str, Any]) -> gym.Space:
     """The space that `space_to_json` described. Raises KeyError or ValueError for anything else."""
-    if values["kind"] == "Discrete":
-        return gym.spaces.Discrete(values["n"], start=values["start"])
-    dtype = np.dtype(values["dtype"])
-    low, high = (np.broadcast_to(np.array(values[name], float).astype(dtype), np.prod(values["shape"], dtype=int))
-                 .reshape(values["shape"]) for name in ("low", "high"))
-    return gym.spaces.Box(low, high, dtype=dtype.type)
+    match values["kind"]:
+        case "Discrete":
+            return gym.spaces.Discrete(values["n"], start=values["start"])
+        case "MultiDiscrete":
+            return gym.spaces.MultiDiscrete(values["nvec"], np.dtype(values["dtype"]), start=values["start"])
+        case "MultiBinary":
+            return gym.spaces.MultiBinary(values["n"])
+        case "Dict":
+            return gym.spaces.Dict([(key, space_from_json(inner)) for key, inner in values["spaces"]])
+        case "Tuple":
+            return gym.spaces.Tuple([space_from_json(inner) for inner in values["spaces"]])
+        case "Box":
+            dtype, shape = np.dtype(values["dtype"]), values["shape"]
+            low, high = (np.broadcast_to(np.array(values[name], float).astype(dtype), np.prod(shape, dtype=int))
+                         .reshape(shape) for name in ("low", "high"))
+            return gym.spaces.Box(low, high, dtype=dtype.type)
+    raise ValueError(f"unknown kind of space {values['kind']!r}")

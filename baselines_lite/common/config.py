@@ -38,6 +38,7 @@ class RunOptions:
     preset: str = option("default", "named set of hyperparameters; 'baselines' restores the original's choices")
     env_type: str | None = option(None, "family whose preset to use, instead of the one detected", choices=FAMILIES)
     reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
+    tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
     log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
     log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
     print_interval: float = option(2.0, "least seconds between two tables on stdout", low=0)
@@ -49,6 +50,9 @@ class RunOptions:
     save_video_length: int = option(200, "steps per recorded video", low=1)
     threads: int | None = option(None, "compute threads per rank (default: 1 for an mlp, which more threads slow "
                                  "down, else the host's cores shared among its ranks)", low=1)
+    vec: str | None = option(None, "where environments run: 'sync' in this process, 'async' in worker processes, "
+                             "'native' in the id's own vector environment (default: native for Atari, else sync)",
+                             choices=("sync", "async", "native"))
     dtype: str = option("float32", "arithmetic of convolutional networks; weights, losses and the optimizer stay "
                         "float32", choices=("float32", "bfloat16"))
     verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
@@ -108,9 +112,38 @@ class ConvOnlyOptions:
     activation: str = option("relu", "activation of every layer", choices=("tanh", "relu", "elu"))
 
 
+@dataclasses.dataclass(frozen=True)
+class LnLstmOptions:
+    """Options of the network `lnlstm`: an LSTM with layer normalisation; see networks.lstm."""
+
+    nlstm: int = option(128, "units of the LSTM", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LstmOptions(LnLstmOptions):
+    """Options of the network `lstm`; see networks.lstm."""
+
+    layer_norm: bool = option(False, "normalise what enters the LSTM's gates and its cell")
+
+
+@dataclasses.dataclass(frozen=True)
+class CnnLnLstmOptions(CnnOptions):
+    """Options of the network `cnn_lnlstm`: `cnn_lstm` with layer normalisation."""
+
+    nlstm: int = option(128, "units of the LSTM", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CnnLstmOptions(CnnLnLstmOptions):
+    """Options of the network `cnn_lstm`: `cnn`, then an LSTM; see networks.cnn_lstm."""
+
+    layer_norm: bool = option(False, "normalise what enters the LSTM's gates and its cell")
+
+
 # The built-in networks' options stand here, not beside the networks, so that --help needs no TensorFlow.
 BUILT_IN: dict[str, type] = {"mlp": MlpOptions, "cnn": CnnOptions, "cnn_small": CnnSmallOptions,
-                             "conv_only": ConvOnlyOptions}
+                             "conv_only": ConvOnlyOptions, "lstm": LstmOptions, "lnlstm": LnLstmOptions,
+                             "cnn_lstm": CnnLstmOptions, "cnn_lnlstm": CnnLnLstmOptions}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ that Fisher-vector products can be taken of `kl`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -69,6 +70,55 @@ class Categorical:
         return tf.argmax(self.logits + noise, axis=-1)  # the Gumbel-max trick
 
 
+class MultiCategorical:
+    """Independent softmaxes over logits [B, K1 + K2 + ...]; actions are integers [B, k]."""
+
+    def __init__(self, logits: tf.Tensor, counts: Sequence[int]) -> None:
+        self.parts = [Categorical(part) for part in tf.split(logits, list(counts), axis=-1)]
+
+    def logp(self, actions: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([part.logp(actions[:, i]) for i, part in enumerate(self.parts)])
+
+    def entropy(self) -> tf.Tensor:
+        return tf.add_n([part.entropy() for part in self.parts])
+
+    def kl(self, other: MultiCategorical) -> tf.Tensor:
+        return tf.add_n([mine.kl(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True)])
+
+    def mode(self) -> tf.Tensor:
+        return tf.stack([part.mode() for part in self.parts], axis=-1)
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        noises = tf.split(noise, [part.logits.shape[-1] for part in self.parts], axis=-1)
+        return tf.stack([part.sample(n) for part, n in zip(self.parts, noises, strict=True)], axis=-1)
+
+
+class Bernoulli:
+    """Independent coins with logits [B, k]; actions are 0 or 1 [B, k]."""
+
+    def __init__(self, logits: tf.Tensor) -> None:
+        self.logits = logits
+
+    def _cross_entropy(self, probs: tf.Tensor) -> tf.Tensor:
+        """-E_p log q [B], for coins p of the given probabilities of 1."""
+        return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=probs, logits=self.logits), axis=-1)
+
+    def logp(self, actions: tf.Tensor) -> tf.Tensor:
+        return -self._cross_entropy(tf.cast(actions, self.logits.dtype))
+
+    def entropy(self) -> tf.Tensor:
+        return self._cross_entropy(tf.sigmoid(self.logits))
+
+    def kl(self, other: Bernoulli) -> tf.Tensor:
+        return other._cross_entropy(tf.sigmoid(self.logits)) - self.entropy()
+
+    def mode(self) -> tf.Tensor:
+        return tf.cast(self.logits > 0, tf.int8)
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.logits + noise > 0, tf.int8)  # noise is logistic
+
+
 class DiagGaussian:
     """Independent normals with means [B, d] and log standard deviations [d] or [B, d]; actions [B, d], unbounded."""
 
@@ -121,19 +171,78 @@ class CategoricalType:
         return actions + self._start if self._start else actions
 
 
-class DiagGaussianType:
-    """Box of one dimension: independent normals with a free, state-independent log standard deviation.
+class MultiCategoricalType:
+    """MultiDiscrete of any shape, flattened; distributions work on 0..n-1, whatever the start."""
 
-    The environment receives the action clipped to the box; log-probabilities stay those of the unclipped one.
+    has_logstd = False
+
+    def __init__(self, space: gym.spaces.MultiDiscrete) -> None:
+        self._counts, self._start = space.nvec.ravel().tolist(), space.start
+        self.head_size = sum(self._counts)
+        self.action_shape = (len(self._counts),)
+        self.action_dtype = np.int64
+
+    def pd(self, head: tf.Tensor, logstd: None = None) -> MultiCategorical:
+        """The distribution of head outputs [B, sum of the counts]."""
+        return MultiCategorical(head, self._counts)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Gumbel noise [*shape, sum of the counts], float32."""
+        return rng.gumbel(size=(*shape, self.head_size)).astype(np.float32)
+
+    def sample_numpy(self, head: np.ndarray, logstd: None, noise: np.ndarray | None) -> np.ndarray:
+        """The action of `pd(head).sample(noise)`, or the mode without noise; in NumPy."""
+        scores = head if noise is None else head + noise
+        parts = np.split(scores, np.cumsum(self._counts)[:-1], axis=-1)
+        return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """What the environment is given for the policy's actions [N, k]."""
+        return actions.reshape(len(actions), *self._start.shape) + self._start
+
+
+class BernoulliType:
+    """MultiBinary of any shape, flattened."""
+
+    has_logstd = False
+
+    def __init__(self, space: gym.spaces.MultiBinary) -> None:
+        self._shape = space.shape
+        self.head_size = int(np.prod(space.shape))
+        self.action_shape = (self.head_size,)
+        self.action_dtype = np.int8
+
+    def pd(self, head: tf.Tensor, logstd: None = None) -> Bernoulli:
+        """The distribution of head outputs [B, k]."""
+        return Bernoulli(head)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Logistic noise [*shape, k], float32."""
+        return rng.logistic(size=(*shape, self.head_size)).astype(np.float32)
+
+    def sample_numpy(self, head: np.ndarray, logstd: None, noise: np.ndarray | None) -> np.ndarray:
+        """The action of `pd(head).sample(noise)`, or the mode without noise; in NumPy."""
+        return ((head if noise is None else head + noise) > 0).astype(np.int8)
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """What the environment is given for the policy's actions [N, k]."""
+        return actions.reshape(len(actions), *self._shape)
+
+
+class DiagGaussianType:
+    """Box of any shape, flattened: independent normals with a free, state-independent log standard deviation.
+
+    The environment receives the action clipped to the box (bounds may be infinite); log-probabilities stay those of the
+    unclipped one.
     """
 
     has_logstd = True
 
     def __init__(self, space: gym.spaces.Box) -> None:
-        self.head_size = int(np.prod(space.shape))
-        self.action_shape = space.shape
+        self.head_size = int(np.prod(space.shape, dtype=int))
+        self.action_shape = (self.head_size,)
         self.action_dtype = np.float32
-        self._low, self._high = space.low, space.high
+        self._shape, self._low, self._high = space.shape, space.low.ravel(), space.high.ravel()
 
     def pd(self, head: tf.Tensor, logstd: tf.Tensor) -> DiagGaussian:
         """The distribution of means [B, d] and log standard deviations [d]."""
@@ -148,19 +257,21 @@ class DiagGaussianType:
         return head if noise is None else head + np.exp(logstd) * noise
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """The actions clipped to the box."""
-        return np.minimum(np.maximum(actions, self._low), self._high)
+        """The actions [N, d] clipped to the box and in its shape."""
+        clipped = np.minimum(np.maximum(actions, self._low), self._high)
+        return clipped if len(self._shape) == 1 else clipped.reshape(len(actions), *self._shape)
 
 
-PdType = CategoricalType | DiagGaussianType
+PdType = CategoricalType | MultiCategoricalType | BernoulliType | DiagGaussianType
+
+SUPPORTED = "Discrete, MultiDiscrete, MultiBinary and Box of floating-point numbers"
 
 
 def make_pd(action_space: gym.Space) -> PdType:
     """The distribution type for an action space. Raises UserError for a space that is not supported."""
-    if isinstance(action_space, gym.spaces.Discrete):
-        return CategoricalType(action_space)
-    if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
-        if not np.issubdtype(action_space.dtype, np.floating):
-            raise UserError(f"the action space {action_space} is not supported: a Box must hold floating-point numbers")
-        return DiagGaussianType(action_space)
-    raise UserError(f"the action space {action_space} is not supported (yet): use Discrete or a one-dimensional Box")
+    kinds = {gym.spaces.Discrete: CategoricalType, gym.spaces.MultiDiscrete: MultiCategoricalType,
+             gym.spaces.MultiBinary: BernoulliType, gym.spaces.Box: DiagGaussianType}
+    integers = isinstance(action_space, gym.spaces.Box) and not np.issubdtype(action_space.dtype, np.floating)
+    if type(action_space) not in kinds or integers or 0 in (action_space.shape or ()):
+        raise UserError(f"the action space {action_space} is not supported; supported are {SUPPORTED}")
+    return kinds[type(action_space)](action_space)

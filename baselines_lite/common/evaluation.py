@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from baselines_lite.common import tf_setup, video
 from baselines_lite.common.config import AtariOptions
@@ -15,7 +15,7 @@ from baselines_lite.common.errors import UserError
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
-from baselines_lite.common.vec_env import EnvLike, family_of, find_spec, in_workers, make_one, make_vec_env
+from baselines_lite.common.vec_env import EnvLike, family_of, find_spec, in_workers, make_one, make_vec_env, reset
 
 
 def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministic: bool = True,
@@ -66,12 +66,9 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
     quota = [episodes // N + (n < episodes % N) for n in range(N)]
     returns: list[list[float]] = [[] for _ in range(N)]
     totals, cut = np.zeros(N), 0
-    act, rng = policy.actor(), stream(seed, "evaluation")
-    obs, _ = venv.reset(seed=env_seeds(seed, 0, N))
+    player = Player(policy, venv, deterministic, seed)
     while any(len(done) < share for done, share in zip(returns, quota, strict=True)):
-        noise = None if deterministic else policy.pdtype.noise(rng, (N,))
-        actions = act(policy.features(obs), noise).actions
-        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
+        rewards, terminated, truncated = player.step()
         totals += rewards
         for n in np.flatnonzero(terminated | truncated):
             if len(returns[n]) < quota[n]:
@@ -79,6 +76,31 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
                 cut += bool(truncated[n])
             totals[n] = 0.0
     return np.array([r for per_env in returns for r in per_env]), cut
+
+
+class Player:
+    """A policy in a vector environment, with its memory if it has one; neither is trained nor normalised anew."""
+
+    def __init__(self, policy: ActorCritic, venv: VectorEnv, deterministic: bool, seed: int) -> None:
+        self.policy, self.venv = policy, venv
+        self._act, self._deterministic, self._rng = policy.actor(), deterministic, stream(seed, "evaluation")
+        self._obs = reset(venv, env_seeds(seed, 0, venv.num_envs))
+        self._state = policy.initial_state(venv.num_envs)
+        self._firsts, self._dead = np.ones(venv.num_envs, bool), np.zeros(venv.num_envs, bool)
+        self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+
+    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every environment: raw rewards, terminated, truncated, [N] each."""
+        policy = self.policy
+        noise = None if self._deterministic else policy.pdtype.noise(self._rng, (self.venv.num_envs,))
+        memory = (self._state, self._firsts) if policy.recurrent else ()
+        acted = self._act(policy.features(self._obs), noise, *memory)
+        self._state = acted.state
+        self._obs, rewards, terminated, truncated, _ = self.venv.step(policy.to_env(acted.actions))
+        done = terminated | truncated
+        # In NEXT_STEP mode an episode begins a step later, after the dead step.
+        self._firsts, self._dead = (self._dead, done) if self._next_step else (done, self._dead)
+        return rewards, terminated, truncated
 
 
 def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministic: bool, seed: int,
@@ -101,13 +123,10 @@ def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministi
     with video.drawing(env_id):
         venv = in_workers([factory])
         check_spaces(policy, venv.single_observation_space, venv.single_action_space)
-        obs, _ = venv.reset(seed=env_seeds(seed, 0, 1))
-    act, rng = policy.actor(), stream(seed, "evaluation")
+        player = Player(policy, venv, deterministic, seed)
     total, played = 0.0, 0
     while played < episodes:
-        noise = None if deterministic else policy.pdtype.noise(rng, (1,))
-        actions = act(policy.features(obs), noise).actions
-        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
+        rewards, terminated, truncated = player.step()
         total += float(rewards[0])
         if terminated[0] or truncated[0]:
             yield total, bool(truncated[0])

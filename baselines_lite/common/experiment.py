@@ -38,6 +38,8 @@ from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout
 
+SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
+
 
 class Experiment:
     """One training run. Everything that can be wrong with its input is found here, on all ranks together.
@@ -69,13 +71,14 @@ class Experiment:
         self.run, self.config, self.atari = resolved.run, resolved.config, resolved.atari
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
-        self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network == "mlp" else None))
+        self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network in SMALL else None))
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         if videos:
             video.prepare()
         self._own_env = not isinstance(env, VectorEnv)
-        self.venv = vec_env.make_vec_env(env, self.config.num_env, render_mode="rgb_array" if videos else None,
-                                         verbose=self.run.verbose, atari=self.atari, threads=self.threads)
+        self.venv = vec_env.make_vec_env(env, self.config.num_env, vec=self.run.vec,
+                                         render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
+                                         atari=self.atari, threads=self.threads)
         # None for other environments, and for games that someone else has set up.
         self.atari = getattr(self.venv, "options", None) if self.family == "atari" else None
         cfg = self.config
@@ -97,7 +100,7 @@ class Experiment:
         if self.save_path and not writable(Path(self.save_path).parent):
             raise UserError(f"cannot write the model file {self.save_path!r}: its folder is not writable")
         self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
-                             self.run.print_interval)
+                             self.run.print_interval, self.run.tensorboard)
         comm, cfg = self.comm, self.config
         self.logger.header(self.env_name)
         self.logger.config({"algorithm": self.algorithm, "env": self.env_name, "family": self.family,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from baselines_lite import __version__
 from baselines_lite.common.episode_stats import Episode
 from baselines_lite.common.errors import UserError
 
-FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png")
+FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "tensorboard")
 
 
 class Logger:
@@ -32,7 +33,8 @@ class Logger:
     Raises UserError if the folder cannot be written.
     """
 
-    def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0) -> None:
+    def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0,
+                 tensorboard: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._title, self._total, self._interval = title, total_timesteps, print_interval
         self._last_print = float("-inf")
@@ -46,6 +48,7 @@ class Logger:
                     self._files[name] = (self.path / name).open("w", newline="", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
+        self._events = event_writer(self.path) if tensorboard else None
         self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, file=sys.stdout,
                          disable=not sys.stdout.isatty(), dynamic_ncols=True, leave=False)
 
@@ -87,6 +90,14 @@ class Logger:
             for file in self._files.values():
                 file.flush()
         steps = values["total_timesteps"]
+        if self._events is not None:
+            import tensorflow as tf
+
+            with self._events.as_default(step=steps):
+                for name, value in cells.items():
+                    if value is not None:
+                        tf.summary.scalar(name, value)
+            self._events.flush()
         self._bar.update(steps - self._bar.n)
         if last or time.monotonic() - self._last_print >= self._interval:
             self._last_print = time.monotonic()
@@ -106,8 +117,21 @@ class Logger:
     def close(self) -> None:
         """Closes the files and removes the progress line."""
         self._bar.close()
+        if self._events is not None:
+            self._events.close()
         for file in self._files.values():
             file.close()
+
+
+def event_writer(path: Path | None) -> Any:
+    """A writer of TensorBoard events below the log folder. Raises UserError where that is not possible."""
+    if path is None:
+        raise UserError("tensorboard needs log_path, the folder for the events")
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("writing TensorBoard events needs a package: pip install 'baselines-lite[tensorboard]'")
+    import tensorflow as tf
+
+    return tf.summary.create_file_writer(str(path / "tensorboard"))
 
 
 def move_aside(folder: Path) -> None:

@@ -1,10 +1,10 @@
 """Networks from features to latents [B, k], as lists of layers. Fully connected ones also run in NumPy.
 
-A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential` registered under a name; its own
-keywords become command-line flags. `size` is the length of the feature vectors or, for pictures, (height, width,
-channels). A network of one's own may also return any tf.Module that maps [B, d], or uint8 [B, height, width, channels],
-to [B, k] and has `out_size`; without `numpy()` it acts through a compiled function. A builder that takes `compute` (a
-dtype) offers other arithmetic than that of its weights.
+A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential | Recurrent` registered under a name; its
+own keywords become command-line flags. `size` is the length of the feature vectors; for pictures, (height, width,
+channels); for a picture and a vector beside it, (height, width, channels, length). A network of one's own may also
+return any tf.Module that maps features [B, ...] to [B, k] and has `out_size`; without `numpy()` it acts through a
+compiled function. A builder that takes `compute` (a dtype) offers other arithmetic than that of its weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.config import CnnOptions, CnnSmallOptions, ConvOnlyOptions, Convs
+from baselines_lite.common.config import (
+    CnnLstmOptions,
+    CnnOptions,
+    CnnSmallOptions,
+    ConvOnlyOptions,
+    Convs,
+    LstmOptions,
+)
 from baselines_lite.common.errors import UserError, unknown
 
 NumpyFunction = Callable[[np.ndarray], np.ndarray]
@@ -101,18 +108,23 @@ class Flatten:
         return tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
 
 
-class Pixels:
-    """uint8 [B, ...] -> [B, k] in 0..1."""
+class Beside(tf.Module):
+    """Features of pictures with a vector beside them, packed as observations.Encoder packs them: uint8 [B, k].
 
-    def __init__(self, dtype: tf.DType) -> None:
-        self._dtype = dtype
+    The picture goes through `layers`; their output [B, m] and the vector [B, d] become one [B, m + d].
+    """
+
+    def __init__(self, layers: list[Any], size: tuple[int, int, int, int], compute: tf.DType) -> None:
+        super().__init__()
+        self.layers, self._picture, self._length, self._compute = layers, size[:3], size[3], compute
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(tf.cast(x, self._dtype) / 255, [-1, int(np.prod(x.shape[1:]))])
-
-    def numpy(self) -> NumpyFunction:
-        """The layer in NumPy."""
-        return lambda x: (x / self._dtype.as_numpy_dtype(255)).reshape(len(x), -1)
+        pixels = int(np.prod(self._picture))
+        vector = tf.bitcast(tf.reshape(x[:, pixels:], [-1, self._length, 4]), tf.float32)
+        picture = tf.reshape(x[:, :pixels], [-1, *self._picture])
+        for layer in self.layers:
+            picture = layer(picture)
+        return tf.concat([picture, tf.cast(vector, self._compute)], axis=1)
 
 
 class LayerNorm(tf.Module):
@@ -183,6 +195,73 @@ class Sequential(tf.Module):
         return forward
 
 
+class Lstm(tf.Module):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997) with forget gates, as OpenAI Baselines computes it.
+
+    z = x Wx + h Wh + b, cut into input, forget, output gate and candidate i, f, o, u; c' = sigmoid(f) c + sigmoid(i)
+    tanh(u); h' = sigmoid(o) tanh(c'). With layer_norm: LN(x Wx) + LN(h Wh) + b, and tanh(LN(c')) (Ba et al. 2016).
+    Wx, Wh are orthogonal, b = 0. The state [B, 2 n] is c and h side by side.
+    """
+
+    def __init__(self, n_in: int, n: int, *, rng: np.random.Generator, layer_norm: bool = False,
+                 dtype: tf.DType = tf.float32, name: str = "lstm") -> None:
+        super().__init__()
+        self.wx = tf.Variable(orthogonal(rng, (n_in, 4 * n), 1.0), dtype=dtype, name=f"{name}/wx")
+        self.wh = tf.Variable(orthogonal(rng, (n, 4 * n), 1.0), dtype=dtype, name=f"{name}/wh")
+        self.b = tf.Variable(np.zeros(4 * n), dtype=dtype, name=f"{name}/b")
+        self.norm_x, self.norm_h, self.norm_c = (
+            LayerNorm(size, dtype=dtype, name=f"{name}/ln_{part}") if layer_norm else lambda x: x
+            for part, size in (("x", 4 * n), ("h", 4 * n), ("c", n)))
+
+    def inputs(self, x: tf.Tensor) -> tf.Tensor:
+        """What the inputs [B, n_in] of all steps add to z [B, 4 n]: one product, outside the loop over time."""
+        return self.norm_x(tf.matmul(x, self.wx)) + self.b
+
+    def step(self, inputs: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step: (h [B, n], the state after it)."""
+        c, h = tf.split(state, 2, axis=-1)
+        i, f, o, u = tf.split(inputs + self.norm_h(tf.matmul(h, self.wh)), 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(u)
+        h = tf.sigmoid(o) * tf.tanh(self.norm_c(c))
+        return h, tf.concat([c, h], axis=-1)
+
+
+class Recurrent(tf.Module):
+    """A network with memory: `trunk` (or nothing) at each step, then an LSTM along time."""
+
+    def __init__(self, trunk: Sequential | None, n_in: int, nlstm: int, *, rng: np.random.Generator, layer_norm: bool,
+                 dtype: tf.DType, name: str) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.lstm = Lstm(n_in, nlstm, rng=rng, layer_norm=layer_norm, dtype=dtype, name=f"{name}/lstm")
+        self.out_size, self.state_size = nlstm, 2 * nlstm
+        self.xla = trunk is None
+
+    def __call__(self, x: tf.Tensor, state: tf.Tensor, firsts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Features [B, L, ...] of L steps -> (latents [B, L, k], the state [B, S] after them).
+
+        `state` [B, S] is that before the first step; where `firsts` [B, L] is true an episode begins and the state is
+        zeroed before the step.
+        """
+        L = x.shape[1]
+        flat = tf.reshape(x, [-1, *x.shape[2:]])
+        inputs = self.lstm.inputs(flat if self.trunk is None else self.trunk(flat))
+        inputs = tf.transpose(tf.reshape(inputs, [-1, L, inputs.shape[-1]]), [1, 0, 2])
+        keep = tf.transpose(1.0 - tf.cast(firsts, state.dtype))[:, :, None]
+        if L == 1:
+            h, state = self.lstm.step(inputs[0], state * keep[0])
+            return h[:, None], state
+        latents = tf.TensorArray(state.dtype, L, element_shape=(x.shape[0], self.out_size))
+
+        def step(t: tf.Tensor, state: tf.Tensor, latents: tf.TensorArray) -> tuple:
+            h, state = self.lstm.step(tf.gather(inputs, t), state * tf.gather(keep, t))
+            return t + 1, state, latents.write(t, h)
+
+        _, state, latents = tf.while_loop(lambda t, *_: t < L, step, (tf.constant(0), state, latents),
+                                          maximum_iterations=L)
+        return tf.transpose(latents.stack(), [1, 0, 2]), state
+
+
 def runs_in_numpy(net: Any) -> bool:
     """Whether `net.numpy()` can be asked for: the network and each of its layers have it."""
     return hasattr(net, "numpy") and all(hasattr(layer, "numpy") for layer in getattr(net, "layers", ()))
@@ -203,15 +282,10 @@ def register(name: str) -> Callable[[Builder], Builder]:
 
 
 @register("mlp")
-def mlp(size: int | tuple[int, ...], *, rng: np.random.Generator, dtype: tf.DType = tf.float32, name: str = "mlp",
+def mlp(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, name: str = "mlp",
         num_layers: int = 2, num_hidden: int = 64, activation: str = "tanh", layer_norm: bool = False) -> Sequential:
-    """Fully connected layers, orthogonal with gain sqrt 2, each with an optional LayerNorm before its activation.
-
-    A picture is flattened and divided by 255 first.
-    """
+    """Fully connected layers, orthogonal with gain sqrt 2, each with an optional LayerNorm before its activation."""
     layers: list[Any] = []
-    if isinstance(size, tuple):
-        layers, size = [Pixels(dtype)], int(np.prod(size))
     for i in range(num_layers):
         layers.append(Dense(size, num_hidden, rng=rng, dtype=dtype, name=f"{name}/{i}"))
         if layer_norm:
@@ -227,7 +301,7 @@ def convolutions(size: tuple[int, ...], convs: str, activation: str, padding: st
     if not isinstance(size, tuple):
         raise UserError(f"convolutions need pictures (uint8, three-dimensional), not vectors of {size} numbers; use "
                         "--network=mlp")
-    height, width, channels = size
+    height, width, channels = size[:3]
     layers: list[Any] = [Cast(compute)]  # exact: bfloat16 holds 0..255
     for i, (filters, kernel, stride) in enumerate(Convs(convs).layers):
         layers += [Conv(channels, filters, kernel, stride, rng=rng, padding=padding, scale=1.0 if i else 1 / 255,
@@ -237,7 +311,8 @@ def convolutions(size: tuple[int, ...], convs: str, activation: str, padding: st
         channels = filters
         if min(height, width) < 1:
             raise UserError(f"the convolutions {convs} are too large for pictures of {size[0]}x{size[1]}")
-    return [*layers, Flatten()], height * width * channels
+    layers, flat = [*layers, Flatten()], height * width * channels
+    return (layers, flat) if len(size) == 3 else ([Beside(layers, size, compute)], flat + size[3])
 
 
 @register("cnn")
@@ -270,6 +345,42 @@ def conv_only(size: tuple[int, ...], *, rng: np.random.Generator, dtype: tf.DTyp
     return Sequential([*layers, Cast(dtype)], flat)
 
 
+@register("lstm")
+def lstm(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, name: str = "lstm",
+         nlstm: int = LstmOptions.nlstm, layer_norm: bool = LstmOptions.layer_norm) -> Recurrent:
+    """An LSTM on the features themselves."""
+    return Recurrent(None, size, nlstm, rng=rng, layer_norm=layer_norm, dtype=dtype, name=name)
+
+
+@register("lnlstm")
+def lnlstm(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, name: str = "lstm",
+           nlstm: int = LstmOptions.nlstm) -> Recurrent:
+    """`lstm` with layer normalisation."""
+    return lstm(size, rng=rng, dtype=dtype, name=name, nlstm=nlstm, layer_norm=True)
+
+
+@register("cnn_lstm")
+def cnn_lstm(size: tuple[int, ...], *, rng: np.random.Generator, dtype: tf.DType = tf.float32,
+             compute: tf.DType | None = None, name: str = "cnn_lstm", convs: str = CnnLstmOptions.convs,
+             num_hidden: int = CnnLstmOptions.num_hidden, activation: str = CnnLstmOptions.activation,
+             nlstm: int = CnnLstmOptions.nlstm, layer_norm: bool = CnnLstmOptions.layer_norm) -> Recurrent:
+    """`cnn`, then an LSTM."""
+    trunk = cnn(size, rng=rng, dtype=dtype, compute=compute, name=name, convs=convs, num_hidden=num_hidden,
+                activation=activation)
+    return Recurrent(trunk, num_hidden, nlstm, rng=rng, layer_norm=layer_norm, dtype=dtype, name=name)
+
+
+@register("cnn_lnlstm")
+def cnn_lnlstm(size: tuple[int, ...], **build: Any) -> Recurrent:
+    """`cnn_lstm` with layer normalisation."""
+    return cnn_lstm(size, layer_norm=True, **build)
+
+
+def takes_pictures(network: str) -> bool:
+    """Whether a network wants a picture as such: all but the fully connected ones and plain LSTMs."""
+    return network not in ("mlp", "lstm", "lnlstm")
+
+
 def find(network: str) -> Builder:
     """The builder of a registered name, or of `module:function`. Raises UserError with the nearest names."""
     module, colon, function = network.partition(":")
@@ -292,13 +403,13 @@ def options_of(network: str) -> dict[str, Any]:
     return {name: hints.get(name, type(keywords[name].default)) for name in own}
 
 
-def build(network: str, shape: tuple[int, ...], *, rng: np.random.Generator, dtype: tf.DType, compute: tf.DType,
+def build(network: str, size: int | tuple[int, ...], *, rng: np.random.Generator, dtype: tf.DType, compute: tf.DType,
           name: str, options: Mapping[str, Any]) -> Any:
-    """The network of that name for features of `shape`. Raises UserError where it does not fit them or `compute`."""
+    """The network of that name for features of `size`. Raises UserError where it does not fit them or `compute`."""
     builder = find(network)
-    size = shape[0] if len(shape) == 1 else shape
     if compute == dtype:
         return builder(size, rng=rng, dtype=dtype, name=name, **options)
-    if "compute" not in inspect.signature(builder).parameters:
+    keywords = inspect.signature(builder).parameters.values()
+    if not any(p.name == "compute" or p.kind is p.VAR_KEYWORD for p in keywords):
         raise UserError(f"dtype={compute.name} is for convolutional networks; the network {network} has no use for it")
     return builder(size, rng=rng, dtype=dtype, compute=compute, name=name, **options)

@@ -61,12 +61,13 @@ class Normalize:
 
     Observations become clip((x - mean) / sqrt(var + 1e-8), -clip, clip). Rewards are divided, not centred, by the
     standard deviation of their running discounted sum, and clipped likewise (OpenAI Baselines' VecNormalize). Either
-    part can be off; an off part passes its input on.
+    part can be off; an off part passes its input on. Where `mask` is False, elements stay as they are.
     """
 
-    def __init__(self, obs_shape: tuple[int, ...] | None = None, *, rewards: bool = False, gamma: float = 0.99,
-                 clip: float = 10.0) -> None:
+    def __init__(self, obs_shape: tuple[int, ...] | None = None, *, mask: np.ndarray | None = None,
+                 rewards: bool = False, gamma: float = 0.99, clip: float = 10.0) -> None:
         self.obs = Moments(obs_shape) if obs_shape is not None else None
+        self._mask = True if mask is None else mask
         self.ret = Moments() if rewards else None
         self.gamma, self.clip = gamma, clip
         self._running: np.ndarray | None = None  # discounted reward sums [N] of the unfinished episodes
@@ -75,16 +76,16 @@ class Normalize:
     def freeze(self) -> None:
         """Recomputes the constants that normalising uses; call after changing the statistics by hand."""
         if self.obs is not None:
-            self._scale = 1.0 / np.sqrt(self.obs.var + EPSILON)
+            self._scale = np.where(self._mask, 1.0 / np.sqrt(self.obs.var + EPSILON), 1.0)
+            self._centre = np.where(self._mask, self.obs.mean, 0.0)
 
-    def normalize_obs(self, obs: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Observations [..., *obs_shape] with the frozen statistics; float32, or into `out`."""
-        out = np.empty(obs.shape, np.float32) if out is None else out
+    def normalize_obs(self, obs: np.ndarray) -> np.ndarray:
+        """Observations [..., *obs_shape] with the frozen statistics, as float32."""
         if self.obs is None:
-            out[...] = obs
-            return out
+            return obs
+        out = np.empty(obs.shape, np.float32)
         # The subtraction is done in float64: a large mean would eat float32's digits.
-        np.multiply(obs - self.obs.mean, self._scale, out=out, casting="unsafe")
+        np.multiply(obs - self._centre, self._scale, out=out, casting="unsafe")
         np.minimum(out, self.clip, out=out)
         return np.maximum(out, -self.clip, out=out)
 

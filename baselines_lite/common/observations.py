@@ -1,78 +1,153 @@
-"""Observation spaces as features, the networks' input: vectors [N, d] or pictures [N, height, width, channels].
+"""Observation spaces as features, the networks' input.
 
-`shape` and `dtype` are those of one observation's features as a rollout stores them.
+    vectors [N, d]       float32: everything but pictures, side by side
+    pictures [N, h, w, c] uint8, channels last: a space that is one picture, for a network with convolutions
+    both [N, k]          uint8: the picture's bytes, then those of the float32 vector; networks.Unpack takes them apart
+
+Nested Dict and Tuple spaces are laid out in their own order (Gymnasium sorts a plain dict's keys), depth first. A leaf
+becomes columns: Box its numbers, flattened; Discrete(n) a one-hot of n; MultiDiscrete a one-hot for each component;
+MultiBinary zeros and ones. A picture is a three-dimensional Box of uint8; a network without convolutions sees it as
+numbers from 0 to 1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from baselines_lite.common.errors import UserError
 
-
-class BoxEncoder:
-    """Box of numbers: flattened. Its features can be normalised."""
-
-    normalizable = True
-
-    def __init__(self, space: gym.spaces.Box) -> None:
-        self.shape = (int(np.prod(space.shape)),)
-        self.dtype = np.float32
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Features [N, d] of observations [N, *shape]; a view where possible."""
-        return obs.reshape(len(obs), *self.shape)
+SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple and Dict of these"
 
 
-class DiscreteEncoder:
-    """Discrete(n): one-hot, never normalised."""
-
-    normalizable = False
-
-    def __init__(self, space: gym.spaces.Discrete) -> None:
-        self.shape, self._start = (int(space.n),), int(space.start)
-        self.dtype = np.float32
-        self._one_hot = np.eye(int(space.n), dtype=np.float32)
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Features [N, n] of observations [N]."""
-        return self._one_hot[obs - self._start]
+def leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], gym.Space]]:
+    """The simple spaces inside a space, depth first, each with the keys that lead to it."""
+    if isinstance(space, gym.spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(space, gym.spaces.Tuple):
+        for i, inner in enumerate(space.spaces):
+            yield from leaves(inner, (*path, i))
+    else:
+        yield path, space
 
 
-class ImageEncoder:
-    """A picture: a three-dimensional Box of uint8, channels first or last (the shorter of first and last axis).
+def is_picture(space: gym.Space) -> bool:
+    """Whether a space holds pictures: uint8 with three dimensions."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
 
-    Its features stay uint8, channels last, as convolutions on a CPU want them.
+
+def to_columns(space: gym.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+    """For a simple space: how many columns it takes, and the function from a batch [N, *shape] to them [N, columns]."""
+    if isinstance(space, gym.spaces.Discrete):
+        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
+        return int(space.n), lambda obs: eye[np.asarray(obs) - start]
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        counts = space.nvec.ravel()
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) - space.start.ravel()
+        total = int(counts.sum())
+
+        def one_hots(obs: np.ndarray) -> np.ndarray:
+            columns = np.zeros((len(obs), total), np.float32)
+            np.put_along_axis(columns, np.asarray(obs).reshape(len(obs), -1) + first, 1.0, axis=1)
+            return columns
+
+        return total, one_hots
+    size = int(np.prod(space.shape, dtype=int))
+    scale = np.float32(1 / 255) if is_picture(space) else None
+
+    def flat(obs: np.ndarray) -> np.ndarray:
+        columns = np.asarray(obs).reshape(len(obs), size)
+        return columns if scale is None else columns * scale
+
+    return size, flat
+
+
+class Encoder:
+    """Batches of observations of a space as features; see the module's docstring.
+
+    Raises UserError for a space that is not supported, and for more than one picture where `pictures` says that the
+    network has convolutions for one.
     """
 
-    normalizable = False
-    dtype = np.uint8
+    def __init__(self, space: gym.Space, pictures: bool = True) -> None:
+        found = list(leaves(space))
+        for path, leaf in found:
+            kinds = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
+            if not isinstance(leaf, kinds) or 0 in (leaf.shape or ()):
+                where = f" (at {'/'.join(map(str, path))})" if path else ""
+                raise UserError(f"the observation space {leaf}{where} is not supported; supported are {SUPPORTED}")
+        self._pictures = [(path, leaf) for path, leaf in found if pictures and is_picture(leaf)]
+        if len(self._pictures) > 1:
+            names = ", ".join("/".join(map(str, path)) for path, _ in self._pictures)
+            raise UserError(f"the observation space has {len(self._pictures)} pictures ({names}); a network with "
+                            "convolutions takes one. Stack them as channels, or use --network=mlp")
+        self._parts, normalized, end = [], [], 0
+        for path, leaf in found:
+            if pictures and is_picture(leaf):
+                continue
+            columns, function = to_columns(leaf)
+            self._parts.append((path, slice(end, end + columns), function))
+            normalized += [isinstance(leaf, gym.spaces.Box) and not is_picture(leaf)] * columns
+            end += columns
+        self.vector_size = end
+        # Which columns running statistics may normalise: numbers, not one-hots or pixels.
+        self.normalized = np.array(normalized, bool)
+        self.picture_shape: tuple[int, int, int] | None = None
+        if self._pictures:
+            shape = self._pictures[0][1].shape
+            self._channels_first = shape[0] < shape[-1]
+            self.picture_shape = (*shape[1:], shape[0]) if self._channels_first else shape
+        pixels = int(np.prod(self.picture_shape)) if self.picture_shape else 0
+        self._pixels = pixels
+        self.dtype = np.uint8 if pixels else np.float32
+        self.shape = ((end,) if not pixels else self.picture_shape if not end else (pixels + 4 * end,))
 
-    def __init__(self, space: gym.spaces.Box) -> None:
-        self._channels_first = space.shape[0] < space.shape[-1]
-        self.shape = (*space.shape[1:], space.shape[0]) if self._channels_first else space.shape
+    @property
+    def size(self) -> Any:
+        """What a network's builder is told: d, (height, width, channels), or (height, width, channels, d)."""
+        if self.picture_shape is None:
+            return self.vector_size
+        return (*self.picture_shape, self.vector_size) if self.vector_size else self.picture_shape
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Features [N, height, width, channels] of observations [N, *shape]."""
-        if not self._channels_first:
-            return obs
-        features = np.empty((len(obs), *self.shape), np.uint8)
-        for channel in range(self.shape[-1]):  # three times faster than a copy of the transposed array
-            features[..., channel] = obs[:, channel]
-        return features
+    def batch(self, obs: Any) -> int:
+        """How many observations a batch holds."""
+        path = (self._pictures or self._parts)[0][0]
+        return len(at(obs, path))
+
+    def vector(self, obs: Any) -> np.ndarray | None:
+        """The columns [N, d] of a batch of raw observations, not normalised; None if there are only pictures."""
+        if not self.vector_size:
+            return None
+        if len(self._parts) == 1:
+            path, _, function = self._parts[0]
+            return function(at(obs, path))
+        columns = [function(at(obs, path)) for path, _, function in self._parts]
+        return np.concatenate([c.astype(np.float32, copy=False) for c in columns], axis=1)
+
+    def features(self, obs: Any, vector: np.ndarray | None, out: np.ndarray) -> np.ndarray:
+        """Writes the features of raw observations, and of their (normalised) vector, to `out` [N, *shape]."""
+        if self.picture_shape is None:
+            out[...] = vector
+            return out
+        picture = np.asarray(at(obs, self._pictures[0][0]))
+        target = out if vector is None else np.empty((len(out), *self.picture_shape), np.uint8)
+        if self._channels_first:
+            for channel in range(target.shape[-1]):  # three times faster than a copy of the transposed array
+                target[..., channel] = picture[:, channel]
+        else:
+            target[...] = picture
+        if vector is not None:
+            out[:, : self._pixels] = target.reshape(len(out), -1)
+            out[:, self._pixels :] = np.ascontiguousarray(vector, np.float32).view(np.uint8)
+        return out
 
 
-Encoder = BoxEncoder | DiscreteEncoder | ImageEncoder
-
-
-def make_encoder(space: gym.Space) -> Encoder:
-    """The encoder of an observation space. Raises UserError for a space that is not supported."""
-    if isinstance(space, gym.spaces.Discrete):
-        return DiscreteEncoder(space)
-    if isinstance(space, gym.spaces.Box):
-        if len(space.shape) == 3 and space.dtype == np.uint8:
-            return ImageEncoder(space)
-        if np.prod(space.shape) > 0:
-            return BoxEncoder(space)
-    raise UserError(f"the observation space {space} is not supported (yet): use a Box of numbers or Discrete")
+def at(tree: Any, path: tuple[Any, ...]) -> Any:
+    """The part of nested dicts and tuples that a path of keys leads to."""
+    for key in path:
+        tree = tree[key]
+    return tree

@@ -17,23 +17,29 @@ from baselines_lite.common import networks
 from baselines_lite.common.distributions import Pd, make_pd
 from baselines_lite.common.flat import replaced
 from baselines_lite.common.normalize import Normalize
-from baselines_lite.common.observations import make_encoder
+from baselines_lite.common.observations import Encoder
 from baselines_lite.common.seeding import stream
 
 
 class Acted(NamedTuple):
-    """Actions [N, ...]; V(s) [N] and log pi(a|s) [N] too where they come for nothing."""
+    """Actions [N, ...]; V(s) [N] and log pi(a|s) [N] too where they come for nothing; a recurrent policy's state."""
 
     actions: np.ndarray
     values: np.ndarray | None = None
     logp: np.ndarray | None = None
+    state: np.ndarray | None = None
 
 
-Actor = Callable[[np.ndarray, np.ndarray | None], Acted]
+# (features [N, ...], noise [N, ...] or None for the mode, state [N, S] and firsts [N] if recurrent) -> Acted
+Actor = Callable[..., Acted]
 
 
 class ActorCritic(tf.Module):
     """A policy pi(a|s) and a value function V(s), each a head on a network.
+
+    With a recurrent network, calls also take `state` [B, S], the memory before the step, and `firsts`, which is true
+    where an episode begins, so that the memory is zeroed first. Features and firsts of a sequence are [B, L, ...], and
+    what is computed of them comes out flat, [B * L].
 
     value_network: "shared" puts the value head on the policy's latent, "copy" gives it a second network of its own.
     Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value. `dtype` is that of weights, heads
@@ -50,17 +56,21 @@ class ActorCritic(tf.Module):
         self.network, self.network_options = network, dict(network_options or {})
         self.value_network = value_network
         self.info: dict[str, Any] = {}  # what `learn` knows: algorithm, environment, config; saved in the model file
-        self.encoder = make_encoder(observation_space)
+        self.encoder = Encoder(observation_space, pictures=networks.takes_pictures(network))
         self.pdtype = make_pd(action_space)
-        obs_shape = self.encoder.shape if normalize_observations and self.encoder.normalizable else None
-        self.normalize = Normalize(obs_shape, rewards=normalize_rewards, gamma=reward_gamma)
+        mask = self.encoder.normalized
+        self.normalize = Normalize(mask.shape if normalize_observations and mask.any() else None, mask=mask,
+                                   rewards=normalize_rewards, gamma=reward_gamma)
 
         rng = stream(seed, "weights")
         self.dtype, self.compute = dtype, compute or dtype
         build = dict(rng=rng, dtype=dtype, compute=self.compute, options=self.network_options)
-        self.pi_net = networks.build(network, self.encoder.shape, name="pi", **build)
+        self.pi_net = networks.build(network, self.encoder.size, name="pi", **build)
         self.vf_net = (self.pi_net if value_network == "shared"
-                       else networks.build(network, self.encoder.shape, name="vf", **build))
+                       else networks.build(network, self.encoder.size, name="vf", **build))
+        nets = [self.pi_net] if self.vf_net is self.pi_net else [self.pi_net, self.vf_net]
+        self._state_sizes = [net.state_size for net in nets if hasattr(net, "state_size")]
+        self.recurrent = bool(self._state_sizes)
         self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, rng=rng, gain=0.01, dtype=dtype,
                                       name="pi_head")
         self.vf_head = networks.Dense(self.vf_net.out_size, 1, rng=rng, gain=1.0, dtype=dtype, name="vf_head")
@@ -69,37 +79,51 @@ class ActorCritic(tf.Module):
         self._rng = stream(seed, "step")
         self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
         self._values = tf.function(self.value, reduce_retracing=True)
-        self._act = tf.function(self._act_with, reduce_retracing=True)
+        self._act = tf.function(self._act_with, reduce_retracing=True, jit_compile=self.recurrent and self.prefers_xla)
         self._weights_to_act = tf.function(self._copy_weights)
 
-    def pd(self, features: tf.Tensor) -> Pd:
-        """The action distributions of features [B, ...]."""
-        return self.pdtype.pd(self.pi_head(self.pi_net(features)), self.logstd)
+    def initial_state(self, num_env: int) -> np.ndarray | None:
+        """The memory of `num_env` environments before anything was seen: zeros [N, S]; None if not recurrent."""
+        return np.zeros((num_env, sum(self._state_sizes)), self.dtype.as_numpy_dtype) if self.recurrent else None
 
-    def value(self, features: tf.Tensor) -> tf.Tensor:
+    def latents(self, features: tf.Tensor, state: tf.Tensor | None, firsts: tf.Tensor | None
+                ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """(latent of the policy, latent of the value, state afterwards). A shared network runs once."""
+        shared = self.vf_net is self.pi_net
+        if not self.recurrent:
+            latent = self.pi_net(features)
+            return latent, latent if shared else self.vf_net(features), None
+        states = tf.split(state, self._state_sizes, axis=-1)
+        found = [net(features, before, firsts) for net, before in zip((self.pi_net, self.vf_net), states, strict=False)]
+        flat = [tf.reshape(latent, [-1, latent.shape[-1]]) for latent, _ in found]
+        return flat[0], flat[-1], tf.concat([after for _, after in found], axis=-1)
+
+    def value(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None) -> tf.Tensor:
         """V of features [B, ...]: [B]."""
-        return tf.squeeze(self.vf_head(self.vf_net(features)), axis=-1)
+        return tf.squeeze(self.vf_head(self.latents(features, state, firsts)[1]), axis=-1)
 
-    def evaluate(self, features: tf.Tensor) -> tuple[Pd, tf.Tensor]:
-        """(pd, V) of features [B, ...], differentiable. A shared network runs once."""
-        latent = self.pi_net(features)
-        pd = self.pdtype.pd(self.pi_head(latent), self.logstd)
-        if self.vf_net is not self.pi_net:
-            latent = self.vf_net(features)
-        return pd, tf.squeeze(self.vf_head(latent), axis=-1)
+    def evaluate(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
+                 ) -> tuple[Pd, tf.Tensor]:
+        """(pd, V) of features [B, ...], differentiable."""
+        pi, vf, _ = self.latents(features, state, firsts)
+        return self.pdtype.pd(self.pi_head(pi), self.logstd), tf.squeeze(self.vf_head(vf), axis=-1)
 
-    def features(self, obs: np.ndarray) -> np.ndarray:
-        """Features [N, ...] of raw observations [N, ...]: normalised float32 vectors, or uint8 pictures."""
-        encoded = self.encoder(np.asarray(obs))
-        return self.normalize.normalize_obs(encoded, out=np.empty(encoded.shape, self.encoder.dtype))
+    def features(self, obs: Any, out: np.ndarray | None = None, raw: np.ndarray | None = None) -> np.ndarray:
+        """Features [N, ...] of a batch of raw observations, normalised, to `out`; their raw vector [N, d] to `raw`."""
+        vector = self.encoder.vector(obs)
+        if raw is not None and vector is not None:
+            raw[...] = vector
+        if out is None:
+            out = np.empty((self.encoder.batch(obs), *self.encoder.shape), self.encoder.dtype)
+        return self.encoder.features(obs, self.normalize.normalize_obs(vector), out)
 
     @property
     def prefers_xla(self) -> bool:
         """Whether updates compile with XLA: it fuses dense layers; on a CPU it slows convolutions down."""
-        return all(networks.runs_in_numpy(net) for net in (self.pi_net, self.vf_net))
+        return all(networks.runs_in_numpy(net) or getattr(net, "xla", False) for net in (self.pi_net, self.vf_net))
 
     def actor(self) -> Actor:
-        """A function (features [N, ...], noise [N, ...] or None for the mode) -> Acted, of a copy of the weights.
+        """A function (features, noise or None for the mode, state, firsts) -> Acted, of a copy of the weights.
 
         Take a new one after each update. Where the networks can run in NumPy it costs 10 us on a few rows and gives
         actions only; elsewhere it calls the compiled policy (90 us and more), which gives all three.
@@ -109,7 +133,7 @@ class ActorCritic(tf.Module):
         net, head, sample = self.pi_net.numpy(), self.pi_head.numpy(), self.pdtype.sample_numpy
         logstd = None if self.logstd is None else self.logstd.numpy()
 
-        def act(features: np.ndarray, noise: np.ndarray | None) -> Acted:
+        def act(features: np.ndarray, noise: np.ndarray | None, state: None = None, firsts: None = None) -> Acted:
             return Acted(sample(head(net(features)), logstd, noise))
 
         return act
@@ -118,9 +142,9 @@ class ActorCritic(tf.Module):
         """`actor` by the compiled policy, whatever the network."""
         weights = self._weights_to_act()
 
-        def act(features: np.ndarray, noise: np.ndarray | None) -> Acted:
-            acted = self._act(weights, tf.constant(features), None if noise is None else tf.constant(noise))
-            return Acted(*(x.numpy() for x in acted))
+        def act(*inputs: np.ndarray | None) -> Acted:
+            acted = self._act(weights, *(None if x is None else tf.constant(x) for x in inputs))
+            return Acted(*(None if x is None else x.numpy() for x in acted))
 
         return act
 
@@ -129,35 +153,49 @@ class ActorCritic(tf.Module):
         compute = {id(v): m.compute for m in self.submodules if isinstance(m, networks.Dense) for v in (m.w, m.b)}
         return [tf.cast(v, compute.get(id(v), v.dtype)) for v in self.trainable_variables]
 
-    def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, noise: tf.Tensor | None) -> Acted:
+    def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, noise: tf.Tensor | None,
+                  state: tf.Tensor | None = None, firsts: tf.Tensor | None = None) -> Acted:
+        if self.recurrent:
+            features, firsts = features[:, None], firsts[:, None]  # sequences of one step
         with replaced(self, self.trainable_variables, weights):
-            pd, values = self.evaluate(features)
+            pi, vf, state = self.latents(features, state, firsts)
+            pd, values = self.pdtype.pd(self.pi_head(pi), self.logstd), tf.squeeze(self.vf_head(vf), axis=-1)
         actions = pd.mode() if noise is None else pd.sample(noise)
-        return Acted(actions, values, pd.logp(actions))
+        return Acted(actions, values, pd.logp(actions), state)
 
-    def _evaluate_actions(self, features: tf.Tensor, actions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pd, values = self.evaluate(features)
+    def _evaluate_actions(self, actions: tf.Tensor, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pd, values = self.evaluate(*inputs)
         return values, pd.logp(actions)
 
-    def values_and_logp(self, features: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def values_and_logp(self, features: np.ndarray, actions: np.ndarray, state: np.ndarray | None = None,
+                        firsts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """V [B] and log pi(a|s) [B] of features [B, ...] and actions [B, ...]; compiled once per B."""
-        values, logp = self._values_and_logp(tf.constant(features), tf.constant(actions))
+        inputs = (actions, features) if state is None else (actions, features, state, firsts)
+        values, logp = self._values_and_logp(*map(tf.constant, inputs))
         return values.numpy(), logp.numpy()
 
-    def values(self, features: np.ndarray) -> np.ndarray:
-        """V [B] of features [B, ...]; compiled once for any B."""
-        return self._values(tf.constant(features)).numpy()
+    def values(self, features: np.ndarray, state: np.ndarray | None = None, firsts: np.ndarray | None = None
+               ) -> np.ndarray:
+        """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; compiled once for any B."""
+        inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
+        return self._values(*map(tf.constant, inputs)).numpy()
 
     def step(self, obs: np.ndarray, state: Any = None, firsts: np.ndarray | None = None,
              deterministic: bool = False) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
         """(actions, values, state, logp) for a batch of raw observations [N, ...].
 
-        `state` and `firsts` are for recurrent policies, others return state as it came. Box actions are unclipped: give
-        the environment `policy.to_env(actions)`.
+        `state` [N, S] is what the last step returned, None at the start; `firsts` [N] is true where an episode begins
+        (by default nowhere, and everywhere at the start). A policy without memory returns the state as it came.
+        Actions are as the distribution drew them: give the environment `policy.to_env(actions)`.
         """
         features = self.features(obs)
         noise = None if deterministic else self.pdtype.noise(self._rng, (len(features),))
-        actions, values, logp = self.actor()(features, noise)
+        if self.recurrent:
+            state = self.initial_state(len(features)) if state is None else state
+            firsts = np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool)
+            actions, values, logp, state = self.actor()(features, noise, state, firsts)
+            return actions, values, state, logp
+        actions, values, logp, _ = self.actor()(features, noise)
         if values is None:
             values, logp = self.values_and_logp(features, actions)
         return actions, values, state, logp

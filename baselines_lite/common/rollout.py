@@ -12,20 +12,20 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER, Episode, EpisodeTracker
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
-from baselines_lite.common.vec_env import final_observations
+from baselines_lite.common.vec_env import final_observations, reset
 
 
 @dataclasses.dataclass
 class Rollout:
     """T steps of N environments, time-major. T * N samples in all."""
 
-    obs: np.ndarray  # [T, N, ...] features: normalised vectors or uint8 pictures
+    obs: np.ndarray  # [T, N, ...] features: see observations.Encoder
     actions: np.ndarray  # [T, N, ...] as the policy drew them
     rewards: np.ndarray  # [T, N] as trained on: scaled, normalised
     terminated: np.ndarray  # [T, N] the transition led into a terminal state
@@ -36,11 +36,22 @@ class Rollout:
     episodes: list[Episode]  # this rank's episodes that ended here: raw returns
     time_env: float  # seconds spent in the environments
     time_act: float  # seconds spent on acting and everything else here, collectives apart
+    firsts: np.ndarray | None = None  # [T, N] s_t is the first of its episode, for a recurrent policy
+    states: np.ndarray | None = None  # [T, N, S] its memory before step t
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
     """[T, N, ...] -> [T * N, ...]: sample t * N + n is step t of environment n."""
     return array.reshape(-1, *array.shape[2:])
+
+
+def sequences(array: np.ndarray, length: int) -> np.ndarray:
+    """[T, N, ...] -> [T / length * N, length, ...]: sequence k * N + n is steps k * length and on of environment n."""
+    T, N, *rest = array.shape
+    return array.reshape(T // length, length, N, *rest).swapaxes(1, 2).reshape(-1, length, *rest)
+
+
+Rows = dict[str, np.ndarray]  # arrays [T, N, ...] by name: T steps of N environments
 
 
 class Collector:
@@ -50,6 +61,9 @@ class Collector:
     after each rollout; pass Comm() to keep them per rank. `shape_rewards` makes the rewards to train on from raw ones.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
+
+    In NEXT_STEP mode the step after an episode's end ignores its action and only resets. Such dead steps are left out;
+    environments with fewer of them run ahead by as many steps, with which the next rollout begins.
     """
 
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
@@ -60,85 +74,136 @@ class Collector:
         self.venv, self.policy, self.comm = venv, policy, comm
         self.nsteps, self.num_env = nsteps, venv.num_envs
         self.shape_rewards = shape_rewards
+        self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
         self._tracker = EpisodeTracker(self.num_env)
         self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
         self._seeds = env_seeds(seed, rank, self.num_env)
         self._start = time.perf_counter()
+        self._time_env = 0.0
         normalize = policy.normalize
         if (normalize.obs is not None or normalize.ret is not None) and (normalize.obs or normalize.ret).count == 0:
             self._warm_up(stream(seed, "warm up", rank))
         self._reset()
 
     def _reset(self) -> None:
-        obs, _ = self.venv.reset(seed=self._seeds)
-        self._obs = self.policy.encoder(obs)
+        self._obs = reset(self.venv, self._seeds)
+        self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
+        self._state = self.policy.initial_state(self.num_env)
+        self._ahead: Rows | None = None  # steps of NEXT_STEP environments that ran ahead; "dead" marks those not wanted
         self.policy.normalize.restart()
 
     def _warm_up(self, rng: np.random.Generator) -> None:
         self._reset()
         self.venv.single_action_space.seed(int(rng.integers(2**31)))
-        steps = -(-self.WARM_UP // self.num_env)
-        raw = np.empty((steps, *self._obs.shape), self._obs.dtype)
-        rewards = np.empty((steps, self.num_env))
-        dones = np.empty((steps, self.num_env), bool)
-        for t in range(steps):
-            raw[t] = self._obs
-            actions = np.stack([self.venv.single_action_space.sample() for _ in range(self.num_env)])
-            obs, rewards[t], terminated, truncated, _ = self.venv.step(actions)
-            self._obs, dones[t] = self.policy.encoder(obs), terminated | truncated
-        self.policy.normalize.update(raw, self.shape_rewards(rewards), dones, self.comm)
+        rows = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
+        self.policy.normalize.update(rows["raw"], self.shape_rewards(rows["rewards"]), rows["dones"], self.comm)
 
     def collect(self) -> Rollout:
         """The next `nsteps` steps of every environment."""
-        T, N, policy, normalize, venv = self.nsteps, self.num_env, self.policy, self.policy.normalize, self.venv
-        clock, time_env, time_comm = time.perf_counter, 0.0, self.comm.seconds
+        normalize, clock, time_comm, self._time_env = self.policy.normalize, time.perf_counter, self.comm.seconds, 0.0
         start = clock()
-        act, to_env, encode = policy.actor(), policy.to_env, policy.encoder
+        rows = self._live(self.nsteps, self._steps)
+        raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
+        shaped = self.shape_rewards(rewards)
+        trained = normalize.normalize_rewards(shaped)
+        normalize.update(raw, shaped, rows["dones"], self.comm)
+        end = clock()
+        episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
+        return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
+                       time_act=end - start - self._time_env - (self.comm.seconds - time_comm))
+
+    def _live(self, T: int, steps: Callable[[int], Rows]) -> Rows:
+        """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come."""
+        if not self._next_step:
+            return steps(T)
+        rows = steps(T) if self._ahead is None else self._ahead
+        while (missing := T - (~rows["dead"]).sum(axis=0).min()) > 0:
+            more = steps(missing)
+            rows = {name: np.concatenate([array, more[name]]) for name, array in rows.items()}
+        taken = np.stack([np.flatnonzero(~dead)[:T] for dead in rows["dead"].T], axis=1)  # [T, N]
+        live = {name: array[taken, np.arange(self.num_env)] for name, array in rows.items()}
+        np.put_along_axis(rows["dead"], taken, True, axis=0)
+        first = np.flatnonzero(~rows["dead"].all(axis=1))
+        self._ahead = {name: array[first[0] if len(first) else len(array) :] for name, array in rows.items()}
+        del live["dead"]
+        return live
+
+    def _steps(self, T: int) -> Rows:
+        """T steps of every environment with the policy."""
+        N, policy, encoder, clock = self.num_env, self.policy, self.policy.encoder, time.perf_counter
+        act, recurrent = policy.actor(), policy.recurrent
         noise = policy.pdtype.noise(self._noise, (T, N))
-        # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything.
-        obs = np.empty((T + 1, N, *encode.shape), encode.dtype)
-        raw = None if normalize.obs is None else np.empty((T, *self._obs.shape), self._obs.dtype)
-        actions = np.zeros((T + 1, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
+        # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything. Fewer
+        # than nsteps rows are filled up with zeros: each size of a batch would be compiled anew.
+        obs = np.zeros((self.nsteps + 1, N, *encoder.shape), encoder.dtype)
+        actions = np.zeros((self.nsteps + 1, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
         values, logp = np.empty((2, T + 1, N), policy.dtype.as_numpy_dtype)
         rewards = np.empty((T, N))
-        terminated, truncated, over = np.empty((T, N), bool), np.empty((T, N), bool), np.zeros((T, N), bool)
-        cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut, and their final observations
-        final_obs: list[np.ndarray] = []
+        terminated, truncated, dead, firsts = np.zeros((4, T, N), bool)
+        over: np.ndarray | None = None
+        raw = None if policy.normalize.obs is None else np.empty((T + 1, N, encoder.vector_size))
+        states = np.empty((T, *self._state.shape), self._state.dtype) if recurrent else None
+        cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut in SAME_STEP mode, and
+        ends: list[tuple[np.ndarray, ...]] = []  # features of their final observations, memory, no firsts
 
         for t in range(T):
-            if raw is not None:
-                raw[t] = self._obs
-            normalize.normalize_obs(self._obs, out=obs[t])
-            acted = act(obs[t], noise[t])
+            policy.features(self._obs, obs[t], None if raw is None else raw[t])
+            if recurrent:
+                states[t], firsts[t] = self._state, self._firsts
+                acted = act(obs[t], noise[t], self._state, self._firsts)
+                self._state = acted.state
+            else:
+                acted = act(obs[t], noise[t])
             actions[t] = acted.actions
             if acted.values is not None:
                 values[t], logp[t] = acted.values, acted.logp
-            env_actions = to_env(actions[t])
+            env_actions = policy.to_env(actions[t])
             before = clock()
-            next_obs, rewards[t], terminated[t], truncated[t], infos = venv.step(env_actions)
-            time_env += clock() - before
-            self._obs = encode(next_obs)
-            if "final_obs" in infos:  # some episode ended
+            self._obs, rewards[t], terminated[t], truncated[t], infos = self.venv.step(env_actions)
+            self._time_env += clock() - before
+            if self._next_step:
+                dead[t], self._firsts = self._dead, self._dead
+                self._dead = terminated[t] | truncated[t]
+            elif "final_obs" in infos:  # some episode ended
+                self._firsts = terminated[t] | truncated[t]
                 rows = np.flatnonzero(truncated[t] & ~terminated[t])
-                cut.extend((t, n) for n in rows)
-                final_obs.extend(final_observations(infos, rows))
-                over[t] = infos.get(WHOLE_EPISODE_OVER, terminated[t] | truncated[t])
+                if len(rows):
+                    cut.extend((t, n) for n in rows)
+                    end = policy.features(final_observations(infos, rows))
+                    ends.append((end, self._state[rows], np.zeros(len(rows), bool)) if recurrent else (end,))
+            elif recurrent:
+                self._firsts = np.zeros(N, bool)
+            if WHOLE_EPISODE_OVER in infos:
+                over = np.zeros((T, N), bool) if over is None else over
+                over[t] = infos[WHOLE_EPISODE_OVER]
 
-        normalize.normalize_obs(self._obs, out=obs[T])
+        policy.features(self._obs, obs[T])
+        memory = (self._state, self._firsts) if recurrent else ()
         if acted.values is None:
-            values, logp = (x.reshape(T + 1, N) for x in policy.values_and_logp(flatten(obs), flatten(actions)))
+            found = policy.values_and_logp(flatten(obs), flatten(actions))
+            values, logp = (x.reshape(-1, N)[: T + 1] for x in found)
         else:
-            values[T] = policy.values(obs[T])
+            values[T] = policy.values(obs[T], *memory)
         next_values = values[1:].copy()
         if cut:
             times, rows = zip(*cut, strict=True)
-            next_values[times, rows] = policy.values(policy.features(np.stack(final_obs)))
-
+            next_values[times, rows] = policy.values(*map(np.concatenate, zip(*ends, strict=True)))
         dones = terminated | truncated
-        shaped = self.shape_rewards(rewards)
-        trained = normalize.normalize_rewards(shaped)
-        normalize.update(raw, shaped, dones, self.comm)
-        end = clock()
-        episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
-        return Rollout(obs[:T], actions[:T], trained, terminated, dones, values[:T], next_values, logp[:T], episodes,
-                       time_env, end - start - time_env - (self.comm.seconds - time_comm))
+        rows = {"obs": obs[:T], "actions": actions[:T], "rewards": rewards, "terminated": terminated, "dones": dones,
+                "over": dones if over is None else over, "values": values[:T], "next_values": next_values,
+                "logp": logp[:T]}
+        rows |= {"raw": raw[:T]} if raw is not None else {}
+        rows |= {"states": states, "firsts": firsts} if recurrent else {}
+        return rows | {"dead": dead} if self._next_step else rows
+
+    def _random_steps(self, T: int) -> Rows:
+        """T steps of every environment with random actions: what normalisation needs of them."""
+        raw = np.empty((T, self.num_env, self.policy.encoder.vector_size))
+        rewards, (terminated, truncated, dead) = np.empty((T, self.num_env)), np.zeros((3, T, self.num_env), bool)
+        for t in range(T):
+            self.policy.features(self._obs, raw=raw[t])
+            actions = np.stack([self.venv.single_action_space.sample() for _ in range(self.num_env)])
+            self._obs, rewards[t], terminated[t], truncated[t], _ = self.venv.step(actions)
+            dead[t] = self._dead
+            self._dead = self._next_step & (terminated[t] | truncated[t])
+        return {"raw": raw, "rewards": rewards, "dones": terminated | truncated, "dead": dead}

@@ -1,7 +1,8 @@
-"""Environments: anything Gymnasium makes becomes a Gymnasium VectorEnv in SAME_STEP mode.
+"""Environments: anything Gymnasium makes becomes a Gymnasium VectorEnv in SAME_STEP mode, or stays in NEXT_STEP mode.
 
 SAME_STEP: the step that ends an episode already returns the next episode's first observation; the final observation is
-in `infos["final_obs"]`, so that no step is lost and time limits can bootstrap from it.
+in `infos["final_obs"]`, so that no step is lost and time limits can bootstrap from it. NEXT_STEP: the step after it
+ignores its action and returns that observation. DISABLED, where the caller resets, is made SAME_STEP by `ResetDone`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import copy
 import difflib
 import importlib
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
+from multiprocessing import get_all_start_methods
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector.async_vector_env import _async_worker
 
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
@@ -116,51 +121,105 @@ def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
     return env if family_of(spec) == "classic_control" else DropInfo(env)  # classic control has no info to forget
 
 
-def in_workers(factories: list[Callable[[], gym.Env]]) -> VectorEnv:
-    """Environments that live in processes of their own, started afresh.
+class WorkerError(RuntimeError):
+    """An environment failed in its worker process; the text has its index and the worker's traceback."""
 
-    For drawing: Mesa's and TensorFlow's copies of LLVM crash each other in one process.
+
+class _Failures:
+    """A worker's error queue: what it puts becomes a WorkerError in the main process."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put(self, failure: tuple[int, type, str, str]) -> None:
+        """Takes (index, type, message, traceback), as Gymnasium's workers give it."""
+        index, kind, message, trace = failure
+        name = getattr(kind, "__name__", kind)
+        text = f"environment {index} failed in its worker process: {name}: {message}\n{trace}"
+        self._queue.put((index, WorkerError, text, trace))
+
+
+def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: Any, shared_memory: Any,
+            error_queue: Any, autoreset_mode: AutoresetMode, semaphore: Any) -> None:
+    """A worker process: Gymnasium's, except that Ctrl-C is left to the main process and any failure is reported."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    failures = _Failures(error_queue)
+    try:
+        env = env_fn()
+    except Exception as error:
+        failures.put((index, type(error), str(error), traceback.format_exc()))
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, failures, autoreset_mode, semaphore)
+
+
+def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -> VectorEnv:
+    """Environments that live in processes of their own, started afresh and without MPI's variables.
+
+    Never by a plain fork, which would copy locks that TensorFlow's and MPI's threads hold. For drawing, `spawn`: Mesa's
+    and TensorFlow's copies of LLVM crash each other in one process.
     """
-    return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
+    return AsyncVectorEnv(factories, context=context, worker=_worker, copy=False,
+                          autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def make_vec_env(env: EnvLike, num_env: int = 1, *, render_mode: str | None = None, verbose: bool = False,
-                 atari: AtariOptions | None = None, threads: int = 1) -> VectorEnv:
-    """`num_env` copies of an id, of `module:Id` or of a factory, stepped in this process; or an Env or VectorEnv.
+def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, render_mode: str | None = None,
+                 verbose: bool = False, atari: AtariOptions | None = None, threads: int = 1) -> VectorEnv:
+    """`num_env` copies of an id, of `module:Id` or of a factory; or an Env or VectorEnv.
 
-    Stepping in process suits environments of up to some hundred microseconds a step; with a render_mode they live in
-    worker processes. Atari games are native, on so many `threads`. A VectorEnv comes back as it is; it must be in
-    SAME_STEP mode. Raises UserError for what cannot be made or used.
+    vec: "sync" steps them in this process, one after the other, which suits environments of up to some hundred
+    microseconds a step; "async" in worker processes; "native" is the vector environment that the id itself brings, with
+    so many `threads` for Atari games, which are always native. With a render_mode, environments live in worker
+    processes. A VectorEnv must say its autoreset mode; any of the three will do. Raises UserError for what cannot be
+    made or used.
     """
     if isinstance(env, VectorEnv):
+        if vec is not None:
+            raise UserError(f"vec={vec} is for an environment's id or factory: a VectorEnv is one already")
         mode = env.metadata.get("autoreset_mode")
-        if mode != AutoresetMode.SAME_STEP:
-            raise UserError(
-                f"the vector environment resets in mode {getattr(mode, 'name', mode)}, which is not supported yet; "
-                "make it with autoreset_mode=AutoresetMode.SAME_STEP"
-            )
-        return env
+        if not isinstance(mode, AutoresetMode):
+            raise UserError("the vector environment does not say how it resets: set metadata['autoreset_mode'] to one "
+                            "of gymnasium.vector.AutoresetMode")
+        return ResetDone(env) if mode == AutoresetMode.DISABLED else env
     if isinstance(env, gym.Env):
-        if num_env != 1:
-            raise UserError(f"num_env={num_env} needs an environment id or a factory: an Env object is one environment")
+        if num_env != 1 or vec not in (None, "sync"):
+            raise UserError(f"num_env={num_env}, vec={vec} need an environment id or a factory: an Env object is one "
+                            "environment in this process")
         return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
         spec = find_spec(env)
         if family_of(spec) == "atari":
             from baselines_lite.common.atari import AtariGames
 
+            if vec not in (None, "native"):
+                raise UserError(f"Atari games are always native: vec={vec} is for other environments")
             return AtariGames(spec, num_env, atari or AtariOptions(), threads, render_mode)
+        if vec == "native":
+            return make_native(spec, num_env, render_mode)
 
         def factory() -> gym.Env:
             return make_one(env, render_mode, verbose)
     elif callable(env):
         factory = env
+        if vec == "native":
+            raise UserError("vec=native is for an environment's id: a factory makes single environments")
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
     if render_mode is not None:
         return in_workers([factory] * num_env)
+    if vec == "async":
+        return in_workers([factory] * num_env, "forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     # copy=False: the Collector copies each observation once, into the rollout.
     return SyncVectorEnv([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def make_native(spec: gym.envs.registration.EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:
+    """The vector environment that an id brings. Raises UserError where it brings none."""
+    if spec.vector_entry_point is None:
+        raise UserError(f"{spec.id} brings no vector environment of its own; use --vec=sync or --vec=async")
+    options = {"render_mode": render_mode} if render_mode else {}
+    venv = gym.make_vec(spec.id, num_env, vectorization_mode="vector_entry_point", **options)
+    return ResetDone(venv) if venv.metadata["autoreset_mode"] == AutoresetMode.DISABLED else venv
 
 
 def silence_mujoco(spec: gym.envs.registration.EnvSpec) -> None:
@@ -186,6 +245,59 @@ def _print_once(message: str) -> None:
         print(f"MuJoCo: {message.strip()}", file=sys.stderr)
 
 
-def final_observations(infos: dict[str, Any], rows: np.ndarray) -> list[Any]:
-    """The last observation of the episodes that ended in the given environments, from a SAME_STEP step's infos."""
-    return [infos["final_obs"][n] for n in rows]
+def reset(venv: VectorEnv, seeds: list[int]) -> Any:
+    """Begins new episodes, with a seed for each environment where the vector environment takes that; observations."""
+    try:
+        return venv.reset(seed=seeds)[0]
+    except (TypeError, gym.error.Error):  # Gymnasium's interface asks for no more than one seed for all
+        return venv.reset(seed=seeds[0])[0]
+
+
+def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:
+    """The last observations of the episodes that ended in the environments `rows`, as a batch.
+
+    From the infos of a step in SAME_STEP mode. Gymnasium's own vector environments give an object array with an
+    observation for each environment that ended; others, such as ale-py's, a batch for all.
+    """
+    final = infos["final_obs"]
+    if isinstance(final, np.ndarray) and final.dtype == object:
+        return stack([final[n] for n in rows])
+    return map_arrays(lambda array: array[rows], final)
+
+
+def map_arrays(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
+    """A batch of observations, nested as it is, with a function applied to each array."""
+    if isinstance(tree, dict):
+        return {key: map_arrays(function, inner) for key, inner in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(map_arrays(function, inner) for inner in tree)
+    return function(tree)
+
+
+def stack(observations: list[Any]) -> Any:
+    """Single observations, nested alike, as a batch."""
+    if isinstance(observations[0], dict):
+        return {key: stack([obs[key] for obs in observations]) for key in observations[0]}
+    if isinstance(observations[0], tuple):
+        return tuple(stack(list(parts)) for parts in zip(*observations, strict=True))
+    return np.stack(observations)
+
+
+class ResetDone(VectorWrapper):
+    """Makes SAME_STEP mode of DISABLED: resets the environments that are done and gives their last observations."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """As Gymnasium's."""
+        obs, rewards, terminated, truncated, infos = self.env.step(actions)
+        done = terminated | truncated
+        if done.any():
+            final = map_arrays(np.copy, obs)
+            # The ends are copied: an environment may clear its own arrays when it resets.
+            terminated, truncated, rewards = terminated.copy(), truncated.copy(), np.copy(rewards)
+            obs, _ = self.env.reset(options={"reset_mask": done})
+            infos = {**infos, "final_obs": final}
+        return obs, rewards, terminated, truncated, infos

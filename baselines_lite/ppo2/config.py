@@ -34,6 +34,8 @@ class Config:
     network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
+    seq_len: int | None = option(None, "recurrent networks: steps per training sequence; must divide nsteps (default: "
+                                 "the longest of which nminibatches can share out a batch)", low=1)
     logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
     normalize_observations: bool = option(False, "normalise observations by running statistics")
     normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
@@ -52,6 +54,16 @@ class Config:
         if self.num_env * self.nsteps % self.nminibatches:
             raise UserError(f"nminibatches={self.nminibatches} does not divide the batch of num_env={self.num_env} x "
                             f"nsteps={self.nsteps} = {self.num_env * self.nsteps} samples per rank")
+        if self.seq_len is not None and not self._shares_out(self.seq_len):
+            raise UserError(f"seq_len={self.seq_len} does not fit: it must divide nsteps={self.nsteps}, and "
+                            f"nminibatches={self.nminibatches} the sequences of num_env={self.num_env} environments")
+
+    def _shares_out(self, length: int) -> bool:
+        return self.nsteps % length == 0 and self.num_env * self.nsteps // length % self.nminibatches == 0
+
+    def sequence_length(self) -> int:
+        """Steps per training sequence of a recurrent network."""
+        return self.seq_len or max(n for n in range(1, self.nsteps + 1) if self._shares_out(n))
 
 
 # What the original did where ours differs, whatever the environment.

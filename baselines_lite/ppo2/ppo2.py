@@ -21,7 +21,7 @@ from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import AdamState, MpiAdam
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.returns import explained_variance, gae
-from baselines_lite.common.rollout import Collector, Rollout, flatten
+from baselines_lite.common.rollout import Collector, Rollout, flatten, sequences
 from baselines_lite.common.schedules import Schedule
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
@@ -29,6 +29,7 @@ from baselines_lite.ppo2.config import PRESETS, Config
 
 CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
 
+NOT_SAMPLES = ("indices", "mean", "std")
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac")
 
 
@@ -61,7 +62,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
 def loss_and_stats(policy: ActorCritic, cfg: Config, batch: dict[str, tf.Tensor], cliprange: tf.Tensor,
                    cliprange_vf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The minibatch loss and the figures STATS as a vector. `batch["advs"]` is standardised already."""
-    pd, vpred = policy.evaluate(batch["obs"])
+    pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
     logratio = pd.logp(batch["actions"]) - batch["logp"]
     ratio = tf.exp(logratio)
     policy_loss = tf.reduce_mean(losses.clipped_surrogate(ratio, batch["advs"], cliprange))
@@ -86,6 +87,7 @@ class Update:
     def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
         self.policy, self.adam, self.cfg, self.comm, self.rng = policy, adam, cfg, comm, rng
         alone = comm.size == 1
+        self.length = cfg.sequence_length() if policy.recurrent else 1
         self._update = tf.function(self._all_minibatches, jit_compile=alone and policy.prefers_xla)
         self._step = tf.function(lambda state, vector, lr: adam.step(state, vector[: -len(STATS)], lr),
                                  jit_compile=True)
@@ -94,21 +96,25 @@ class Update:
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
         cfg, dtype = self.cfg, self.policy.dtype
-        indices = self.shuffle(advs.size)
-        mean, std = self.moments(flatten(advs), indices)
+        cut = (lambda array: sequences(array, self.length)) if self.policy.recurrent else flatten
+        indices = self.shuffle(advs.size // self.length)
+        mean, std = self.moments(cut(advs), indices)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clip_vf = (cfg.cliprange_vf or Schedule("0"))(remaining)
         floats = {"advs": advs, "returns": returns, "values": rollout.values, "logp": rollout.logp}
-        data = {name: tf.constant(flatten(array), dtype) for name, array in floats.items()}
-        data |= {"obs": tf.constant(flatten(rollout.obs)), "actions": tf.constant(flatten(rollout.actions))}
+        data = {name: tf.constant(cut(array), dtype) for name, array in floats.items()}
+        data |= {"obs": tf.constant(cut(rollout.obs)), "actions": tf.constant(cut(rollout.actions))}
+        if self.policy.recurrent:  # each sequence begins with the memory that the rollout had there
+            starts = flatten(rollout.states[:: self.length])
+            data |= {"states": tf.constant(starts), "firsts": tf.constant(cut(rollout.firsts))}
         data |= {"indices": tf.constant(indices), "mean": tf.constant(mean, dtype), "std": tf.constant(std, dtype)}
         constants = tf.constant([rates["lr"], rates["cliprange"], clip_vf], dtype)
         total, count = self._update(data, constants)
         return dict(zip(STATS, total.numpy() / count.numpy(), strict=True)) | rates
 
-    def shuffle(self, nbatch: int) -> np.ndarray:
-        """Sample indices of every minibatch of every epoch: [noptepochs * nminibatches, nbatch / nminibatches]."""
-        epochs = [self.rng.permutation(nbatch) for _ in range(self.cfg.noptepochs)]
+    def shuffle(self, count: int) -> np.ndarray:
+        """Indices of every minibatch's samples (or sequences): [noptepochs * nminibatches, count / nminibatches]."""
+        epochs = [self.rng.permutation(count) for _ in range(self.cfg.noptepochs)]
         return np.concatenate(epochs).reshape(self.cfg.noptepochs * self.cfg.nminibatches, -1).astype(np.int32)
 
     def moments(self, advs: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +122,7 @@ class Update:
 
         The shuffle is known beforehand, so that one collective serves all minibatches of the update.
         """
-        chosen = advs[indices].astype(np.float64)
+        chosen = advs[indices].astype(np.float64).reshape(len(indices), -1)
         comm = self.comm if self.cfg.adv_moments == "global" else Comm()
         centre = comm.mean(np.array([chosen.mean()]))  # shifted, so that the squares do not cancel
         sums = comm.mean(np.stack([(chosen - centre).mean(axis=1), np.square(chosen - centre).mean(axis=1)]))
@@ -125,9 +131,11 @@ class Update:
     def _minibatch_gradient(self, theta: tf.Tensor, i: tf.Tensor, data: dict[str, tf.Tensor],
                             constants: tf.Tensor) -> tf.Tensor:
         """[gradient, stats] of minibatch i at the parameters theta, as one vector."""
-        names = ("obs", "actions", "advs", "returns", "values", "logp")
         indices, mean, std = (tf.gather(data[name], i) for name in ("indices", "mean", "std"))  # [i] recompiles per i
-        batch = {name: tf.gather(data[name], indices) for name in names}
+        batch = {name: tf.gather(array, indices) for name, array in data.items() if name not in NOT_SAMPLES}
+        if self.policy.recurrent:
+            batch |= {name: tf.reshape(batch[name], [-1, *batch[name].shape[2:]])
+                      for name in ("actions", "advs", "returns", "values", "logp")}
         batch["advs"] = (batch["advs"] - mean) / std
         with tf.GradientTape() as tape:
             tape.watch(theta)

@@ -1,12 +1,14 @@
 """Distributions against scipy, against Monte Carlo, and against their own second derivatives."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
 
-from baselines_lite.common.distributions import Categorical, DiagGaussian, make_pd
+from baselines_lite.common.distributions import Bernoulli, Categorical, DiagGaussian, make_pd
 from baselines_lite.common.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -40,8 +42,27 @@ def test_diag_gaussian_against_scipy():
     np.testing.assert_array_equal(pd.mode(), MEAN)
 
 
+def test_multi_categorical_and_bernoulli_against_scipy():
+    pd, other = (make_pd(gym.spaces.MultiDiscrete([3, 1])).pd(tf.constant(x)) for x in (LOGITS, OTHER_LOGITS))
+    p, q = softmax(LOGITS[:, :3]), softmax(OTHER_LOGITS[:, :3])  # the second component has no choice
+    actions = np.stack([RNG.integers(3, size=6), np.zeros(6, int)], axis=1)
+    np.testing.assert_allclose(pd.logp(tf.constant(actions)), np.log(p[np.arange(6), actions[:, 0]]), rtol=1e-12)
+    np.testing.assert_allclose(pd.entropy(), scipy.stats.entropy(p, axis=-1), rtol=1e-12)
+    np.testing.assert_allclose(pd.kl(other), scipy.stats.entropy(p, q, axis=-1), rtol=1e-12)
+    pd, other = (make_pd(gym.spaces.MultiBinary(4)).pd(tf.constant(x)) for x in (LOGITS, OTHER_LOGITS))
+    p, q = (1 / (1 + np.exp(-x)) for x in (LOGITS, OTHER_LOGITS))
+    bits = RNG.integers(2, size=(6, 4)).astype(np.int8)
+    np.testing.assert_allclose(pd.logp(tf.constant(bits)), scipy.stats.bernoulli(p).logpmf(bits).sum(-1), rtol=1e-12)
+    np.testing.assert_allclose(pd.entropy(), scipy.stats.bernoulli(p).entropy().sum(-1), rtol=1e-12)
+    kl = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    np.testing.assert_allclose(pd.kl(other), kl.sum(-1), rtol=1e-11)
+    np.testing.assert_array_equal(pd.mode(), p > 0.5)
+
+
 def pairs():
     return {
+        "multicategorical": (gym.spaces.MultiDiscrete([[2], [2]]), (LOGITS, None), (OTHER_LOGITS, None)),
+        "bernoulli": (gym.spaces.MultiBinary(4), (LOGITS, None), (OTHER_LOGITS, None)),
         "categorical": (gym.spaces.Discrete(4), (LOGITS, None), (OTHER_LOGITS, None)),
         "gaussian": (gym.spaces.Box(-1, 1, (3,)), (MEAN, LOGSTD), (OTHER_MEAN, OTHER_LOGSTD)),
     }
@@ -81,8 +102,12 @@ def test_kl_of_itself_is_zero_and_its_hessian_is_the_fisher_matrix(kind):
     assert abs(kl.numpy()) < 1e-12
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
-    if logstd is None:
+    if kind == "categorical":
         actions, weights = np.arange(size), softmax(head[0])
+    elif logstd is None:  # 2 x 2 choices or four coins: every outcome with its probability
+        actions = np.array(list(itertools.product([0, 1], repeat=2 if kind == "multicategorical" else 4)))
+        weights = np.exp(pd_of(theta, len(actions)).logp(tf.constant(actions)))
+        assert abs(weights.sum() - 1) < 1e-12
     else:  # Gauss-Hermite: exact for the polynomials that squared scores are
         points, w = np.polynomial.hermite_e.hermegauss(8)
         grid = np.stack(np.meshgrid(*[points] * size, indexing="ij"), -1).reshape(-1, size)
@@ -98,7 +123,9 @@ def test_logits_may_be_shifted_and_extreme():
     shifted = Categorical(tf.constant(LOGITS + 100)).logp(tf.constant([0] * 6))
     np.testing.assert_allclose(shifted, Categorical(tf.constant(LOGITS)).logp(tf.constant([0] * 6)), atol=1e-10)
     extreme = Categorical(tf.constant([[1e4, -1e4, 0.0]]))
-    for value in (extreme.logp(tf.constant([1])), extreme.entropy(), extreme.kl(Categorical(tf.zeros((1, 3))))):
+    coins = Bernoulli(tf.constant([[1e4, -1e4, 0.0]]))
+    for value in (extreme.logp(tf.constant([1])), extreme.entropy(), extreme.kl(Categorical(tf.zeros((1, 3)))),
+                  coins.logp(tf.constant([[0, 1, 1]])), coins.entropy(), coins.kl(Bernoulli(tf.zeros((1, 3))))):
         assert np.isfinite(value.numpy()).all()
 
 
@@ -126,10 +153,26 @@ def test_the_environment_gets_clipped_and_shifted_actions():
     box = make_pd(gym.spaces.Box(np.array([-1.0, -np.inf]), np.array([2.0, 0.0]), dtype=np.float64))
     np.testing.assert_array_equal(box.to_env(np.array([[-3.0, -3.0], [3.0, 3.0]])), [[-1, -3], [2, 0]])
     np.testing.assert_array_equal(make_pd(gym.spaces.Discrete(3, start=5)).to_env(np.array([0, 2])), [5, 7])
+    grid = make_pd(gym.spaces.MultiDiscrete([[3, 2], [4, 2]], start=[[1, 0], [-1, 5]]))
+    np.testing.assert_array_equal(grid.to_env(np.array([[2, 1, 3, 0]])), [[[3, 1], [2, 5]]])
 
 
-@pytest.mark.parametrize("space", [gym.spaces.MultiBinary(3), gym.spaces.Box(0, 9, (2,), dtype=np.int64),
-                                   gym.spaces.Dict({}), gym.spaces.Box(-1, 1, (2, 2))])
+@pytest.mark.parametrize("space", [
+    gym.spaces.Discrete(3, start=-1), gym.spaces.MultiDiscrete([3, 2], start=[1, 4]),
+    gym.spaces.MultiDiscrete([[3, 2], [4, 2]]), gym.spaces.MultiBinary(3), gym.spaces.MultiBinary([2, 2]),
+    gym.spaces.Box(-1, 1, (2, 3)), gym.spaces.Box(-1, 1, ()), gym.spaces.Box(-np.inf, 0, (2,), np.float64)])
+def test_every_action_is_in_its_space(space):
+    pdtype, rng = make_pd(space), np.random.default_rng(0)
+    head, logstd = rng.normal(size=(50, pdtype.head_size)).astype(np.float32), np.ones(pdtype.head_size, np.float32)
+    actions = pdtype.sample_numpy(head, logstd, pdtype.noise(rng, (50,)))
+    assert actions.shape == (50, *pdtype.action_shape) and actions.dtype == pdtype.action_dtype
+    assert len(np.unique(actions, axis=0)) > 2
+    for action in pdtype.to_env(actions):
+        assert space.contains(action.astype(space.dtype) if space.shape else space.dtype.type(action))
+
+
+@pytest.mark.parametrize("space", [gym.spaces.Box(0, 9, (2,), dtype=np.int64), gym.spaces.Dict({}),
+                                   gym.spaces.Tuple([gym.spaces.Discrete(2)]), gym.spaces.Box(-1, 1, (0,))])
 def test_other_spaces_are_refused(space):
-    with pytest.raises(UserError, match="not supported"):
+    with pytest.raises(UserError, match="supported are Discrete, MultiDiscrete, MultiBinary and Box"):
         make_pd(space)

@@ -64,8 +64,12 @@ def test_all_weights_and_statistics_come_back(tmp_path):
     assert loaded.action_space == policy.action_space and loaded.observation_space == policy.observation_space
 
 
-@pytest.mark.parametrize("space", [gym.spaces.Discrete(5, start=-2), gym.spaces.Box(-np.inf, np.inf, (2, 3)),
-                                   gym.spaces.Box(np.array([0, -3.25]), np.array([1e300, np.inf]), dtype=np.float64)])
+@pytest.mark.parametrize("space", [
+    gym.spaces.Discrete(5, start=-2), gym.spaces.Box(-np.inf, np.inf, (2, 3)), gym.spaces.Box(-1, 1, ()),
+    gym.spaces.MultiDiscrete([[3, 2], [4, 2]], start=[[0, 1], [2, -3]]), gym.spaces.MultiBinary([2, 2]),
+    gym.spaces.Dict({"b": gym.spaces.Tuple([gym.spaces.MultiBinary(3)]), "a": gym.spaces.Box(0, 255, (9, 9, 3),
+                                                                                             np.uint8)}),
+    gym.spaces.Box(np.array([0, -3.25]), np.array([1e300, np.inf]), dtype=np.float64)])
 def test_spaces_survive_json(space):
     assert space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))) == space
 

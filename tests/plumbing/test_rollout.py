@@ -108,13 +108,10 @@ def test_families(env_id, family):
     assert family_of(find_spec(env_id)) == family
 
 
-def test_only_same_step_vector_environments_are_taken():
-    make = [lambda: gym.make("CartPole-v1")] * 2
-    venv = SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+def test_a_vector_environment_brings_its_own_number_of_environments():
+    venv = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     policy = ppo2.learn(venv, 128, nsteps=32, nminibatches=1, noptepochs=1, print_interval=1e9)
     assert policy.info["config"]["num_env"] == 2
-    with pytest.raises(UserError, match="NEXT_STEP"):
-        ppo2.learn(SyncVectorEnv(make), 1280)
     with pytest.raises(UserError, match="num_env=4"):
         ppo2.learn(venv, 1280, num_env=4)
 

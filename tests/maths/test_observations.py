@@ -1,0 +1,114 @@
+"""Every observation space as features: against Gymnasium's own flattening, and pictures beside vectors."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten, flatten_space
+
+from baselines_lite.common import networks
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.observations import Encoder
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.vec_env import stack
+
+PICTURE = spaces.Box(0, 255, (20, 24, 3), np.uint8)
+SPACES = {
+    "vector": spaces.Box(-3, 3, (4,)),
+    "matrix": spaces.Box(-3, 3, (2, 3), np.float64),
+    "scalar": spaces.Box(-3, 3, ()),
+    "integers": spaces.Box(-5, 9, (3,), np.int64),
+    "discrete": spaces.Discrete(5, start=-2),
+    "multidiscrete": spaces.MultiDiscrete([3, 2, 4], start=[1, 0, -1]),
+    "multidiscrete 2-d": spaces.MultiDiscrete([[3, 2], [4, 2]]),
+    "multibinary": spaces.MultiBinary(4),
+    "multibinary 2-d": spaces.MultiBinary([2, 3]),
+    "tuple": spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, (2,))]),
+    "nested dict": spaces.Dict({"z": spaces.Discrete(2), "a": spaces.Dict({
+        "k": spaces.Tuple([spaces.MultiBinary(2), spaces.Box(-1, 1, (2, 2))]), "b": spaces.MultiDiscrete([2, 3])})}),
+}
+
+
+def samples(space, count):
+    space.seed(0)
+    return [space.sample() for _ in range(count)]
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_vectors_are_gymnasiums_flattening(space):
+    encoder, obs = Encoder(space), samples(space, 6)
+    expected = np.stack([flatten(space, o) for o in obs])
+    assert encoder.shape == flatten_space(space).shape == expected.shape[1:] and encoder.dtype == np.float32
+    out = np.empty((6, *encoder.shape), np.float32)
+    batch = stack(obs)
+    np.testing.assert_allclose(encoder.features(batch, encoder.vector(batch), out), expected, atol=1e-6)
+    assert encoder.batch(batch) == 6
+
+
+def test_numbers_are_normalised_and_one_hots_are_not():
+    space = spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(-np.inf, np.inf, (2,)), "c": spaces.MultiBinary(1)})
+    policy = ActorCritic(space, spaces.Discrete(2), normalize_observations=True)
+    np.testing.assert_array_equal(policy.encoder.normalized, [False] * 3 + [True] * 2 + [False])
+    raw = np.random.default_rng(0).normal(5, 3, size=(50, 1, 6))
+    from baselines_lite.common.mpi import Comm
+
+    policy.normalize.update(raw, np.zeros((50, 1)), np.zeros((50, 1), bool), Comm())
+    obs = {"a": np.array([1]), "b": np.array([[5.0, 8.0]]), "c": np.array([[1]], np.int8)}
+    features = policy.features(obs)[0]
+    np.testing.assert_array_equal(features[[0, 1, 2, 5]], [0, 1, 0, 1])
+    expected = (np.array([5, 8]) - raw[:, 0, 3:5].mean(0)) / raw[:, 0, 3:5].std(0)
+    np.testing.assert_allclose(features[3:5], expected, rtol=1e-5)
+
+
+def test_a_picture_goes_through_the_convolution_and_the_rest_beside_it():
+    space = spaces.Dict({"camera": PICTURE, "speed": spaces.Box(-1, 1, (2,)), "gear": spaces.Discrete(3)})
+    policy = ActorCritic(space, spaces.Discrete(2), network="cnn", dtype=tf.float64, value_network="shared",
+                         network_options={"convs": "4@4/2,5@3/2", "num_hidden": 7})
+    assert policy.encoder.size == (20, 24, 3, 5)
+    batch = stack(samples(space, 4))
+    features = policy.features(batch)
+    assert features.dtype == np.uint8 and features.shape == (4, 20 * 24 * 3 + 4 * 5)
+    beside, hidden = policy.pi_net.layers[0], policy.pi_net.layers[1]
+    picture = tf.constant(batch["camera"])
+    for layer in beside.layers:
+        picture = layer(picture)
+    gear = np.eye(3)[batch["gear"]]
+    joined = np.concatenate([picture, gear, batch["speed"]], axis=1)  # camera, gear, speed: sorted keys
+    np.testing.assert_allclose(policy.pi_net(tf.constant(features)), np.maximum(hidden(tf.constant(joined)), 0),
+                               atol=1e-6)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(policy.value(tf.constant(features)))
+    gradients = tape.gradient(value, policy.pi_net.trainable_variables)
+    assert all(np.abs(g).max() > 0 for g in gradients)
+
+
+def test_a_network_without_convolutions_sees_pictures_as_numbers():
+    space = spaces.Dict({"camera": PICTURE, "speed": spaces.Box(-1, 1, (2,))})
+    policy = ActorCritic(space, spaces.Discrete(2), network="mlp", normalize_observations=True)
+    batch = stack(samples(space, 3))
+    features = policy.features(batch)
+    np.testing.assert_allclose(features[:, :-2], batch["camera"].reshape(3, -1) / 255, atol=1e-6)
+    assert policy.encoder.normalized.sum() == 2
+
+
+@pytest.mark.parametrize(("space", "words"), [
+    (spaces.Sequence(spaces.Discrete(2)), "supported are Box"),
+    (spaces.Text(5), "supported are Box"),
+    (spaces.Dict({"a": spaces.Dict({"b": spaces.Text(5)})}), "at a/b"),
+    (spaces.Box(-1, 1, (0,)), "not supported"),
+    (spaces.Dict({"left": PICTURE, "right": PICTURE}), "2 pictures \\(left, right\\)"),
+])
+def test_what_is_not_supported_is_refused_by_name(space, words):
+    with pytest.raises(UserError, match=words):
+        Encoder(space)
+
+
+def test_convolutions_without_a_picture_are_refused():
+    with pytest.raises(UserError, match="need pictures"):
+        ActorCritic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), network="cnn_lstm")
+    assert networks.takes_pictures("my_module:net") and not networks.takes_pictures("lnlstm")
+
+
+def test_gymnasium_still_sorts_the_keys_of_a_plain_dict():
+    assert list(gym.spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Discrete(2)}).spaces) == ["a", "b"]

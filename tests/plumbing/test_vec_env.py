@@ -1,0 +1,253 @@
+"""Vector environments of every kind: three ways to reset, worker processes, and those that an id brings itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+
+from baselines_lite import UserError, evaluate, ppo2
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.vec_env import WorkerError, make_vec_env
+from tests.conftest import ROOT
+
+MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)
+
+
+class Walk(gym.Env):
+    """A random walk that actions do not touch; episodes of 2 to 6 steps, which die or are cut by turns."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left, self.dies = int(self.np_random.integers(2, 7)), bool(self.np_random.integers(2))
+        self.position = self.np_random.normal(size=2)
+        return self.position, {}
+
+    def step(self, action):
+        self.left -= 1
+        self.position = self.position + self.np_random.normal(size=2)
+        over = self.left == 0
+        return self.position, float(self.position[0]), over and self.dies, over and not self.dies, {}
+
+
+def vector(make, mode, num_env=3):
+    return make_vec_env(SyncVectorEnv([make] * num_env, autoreset_mode=mode))
+
+
+@pytest.mark.parametrize("network", ["mlp", "lstm"])
+def test_the_three_modes_give_the_same_transitions(network):
+    """NEXT_STEP's dead steps are neither in a rollout nor in a count; its final observations are used for values."""
+    found = {}
+    for mode in MODES:
+        policy = ActorCritic(Walk.observation_space, Walk.action_space, network=network, seed=0, normalize_rewards=True)
+        collector = Collector(vector(Walk, mode), policy, 20, Comm(), seed=4)
+        rollouts = [collector.collect() for _ in range(4)]
+        assert policy.normalize.ret.count == 3 * -(-Collector.WARM_UP // 3) + 4 * 60
+        names = ["obs", "rewards", "terminated", "dones", "values", "next_values"]
+        names += ["firsts"] if network == "lstm" else []
+        found[mode] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in names}
+        found[mode]["next_values"][found[mode]["terminated"]] = 0  # whatever it is: nothing follows death
+        found[mode]["episodes"] = [e for r in rollouts for e in sorted((e.r, e.l) for e in r.episodes)]
+    assert len(found[MODES[0]]["episodes"]) > 40
+    for mode in MODES[1:]:
+        for name, expected in found[MODES[0]].items():
+            np.testing.assert_allclose(found[mode][name], expected, atol=1e-5, err_msg=f"{mode} {name}")
+
+
+def test_statistics_of_observations_leave_dead_steps_out():
+    moments = []
+    for mode in MODES:
+        policy = ActorCritic(Walk.observation_space, Walk.action_space, normalize_observations=True)
+        collector = Collector(vector(Walk, mode), policy, 20, Comm(), seed=4)
+        collector.collect()
+        assert policy.normalize.obs.count == 3 * -(-Collector.WARM_UP // 3) + 60
+        moments.append([policy.normalize.obs.mean, policy.normalize.obs.var])
+    np.testing.assert_allclose(moments[1], moments[0], atol=1e-9)
+    np.testing.assert_allclose(moments[2], moments[0], atol=1e-9)
+
+
+class CallItSameStep(VectorWrapper):
+    """Says SAME_STEP of a NEXT_STEP environment: what a loop does that does not ask."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+
+def detour(venv):
+    """The probability of the right action in Detour after training on `venv`."""
+    policy = ppo2.learn(venv, 24_000, nsteps=50, lam=0.0, lr="3e-3", ent_coef=0.01, seed=1, print_interval=1e9)
+    return 1 / (1 + np.exp(-np.diff(policy.pi_head(policy.pi_net(np.eye(2, dtype=np.float32)))[0][::-1])[0]))
+
+
+def test_every_mode_learns_what_is_right_and_a_naive_loop_does_not():
+    make = lambda: gym.make("baselines_lite.toy_envs:Detour-v0")  # noqa: E731
+    right = {mode.name: detour(SyncVectorEnv([make] * 8, autoreset_mode=mode)) for mode in MODES}
+    assert all(p > 0.9 for p in right.values()), right
+    naive = detour(CallItSameStep(SyncVectorEnv([make] * 8, autoreset_mode=AutoresetMode.NEXT_STEP)))
+    assert naive < 0.5, naive
+
+
+def test_a_vector_environment_that_does_not_say_how_it_resets_is_refused():
+    venv = SyncVectorEnv([Walk])
+    venv.metadata = {}
+    with pytest.raises(UserError, match="does not say how it resets"):
+        make_vec_env(venv)
+
+
+def test_native_and_its_refusals():
+    venv = make_vec_env("CartPole-v1", 4, vec="native")
+    assert venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    policy = ppo2.learn("CartPole-v1", 640, vec="native", num_env=4, nsteps=32, print_interval=1e9)
+    assert evaluate(policy, venv, episodes=6).min() > 0
+    for env, options, words in (("Pendulum-v1", {"vec": "native"}, "brings no vector environment"),
+                                (Walk, {"vec": "native"}, "factory"), (Walk(), {"vec": "async"}, "in this process"),
+                                ("PongNoFrameskip-v4", {"vec": "async"}, "always native"),
+                                (SyncVectorEnv([Walk]), {"vec": "sync"}, "is one already")):
+        with pytest.raises(UserError, match=words):
+            make_vec_env(env, **options)
+
+
+def test_workers_and_this_process_train_alike(cli, tmp_path):
+    logs = []
+    for vec in ("sync", "async"):
+        done = cli("--env=CartPole-v1", f"--vec={vec}", "--num_timesteps=640", "--num_env=2", "--nsteps=32",
+                   f"--log_path={vec}")
+        assert done.returncode == 0, done.stderr
+        rows = [line.split(",") for line in (tmp_path / vec / "progress.csv").read_text().splitlines()]
+        keep = [i for i, name in enumerate(rows[0]) if name != "sps" and not name.startswith(("time_", "share_"))]
+        logs.append([[row[i] for i in keep] for row in rows])
+    assert logs[0] == logs[1]
+
+
+WORKER = """
+import os
+
+import gymnasium as gym
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+
+class Fails(CartPoleEnv):
+    count = 0
+
+    def step(self, action):
+        Fails.count += 1
+        if Fails.count == 20 and self.np_random.bit_generator.seed_seq.entropy % 2 == int(os.environ.get("FAILS", 2)):
+            raise ValueError("the pole broke")
+        return super().step(action)
+
+
+class NotMade(CartPoleEnv):
+    def __init__(self, **options):
+        import multiprocessing
+
+        if multiprocessing.parent_process() is not None:
+            raise OSError("no pole")
+        super().__init__(**options)
+
+
+class Told(CartPoleEnv):
+    def __init__(self, **options):
+        super().__init__(**options)
+        import multiprocessing
+
+        if multiprocessing.parent_process() is not None:
+            names = [k for k in os.environ if k.startswith(("OMPI_", "PMI_", "PMIX_"))]
+            with open(f"worker-{os.getpid()}", "w") as file:
+                file.write(",".join(names))
+
+
+gym.register("Fails-v0", entry_point=Fails)
+gym.register("NotMade-v0", entry_point=NotMade)
+gym.register("Told-v0", entry_point=Told, max_episode_steps=500)
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "my_envs.py").write_text(WORKER)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_a_workers_exception_has_its_index_and_traceback(cli, module):
+    seeds = [s % 2 for s in __import__("baselines_lite.common.seeding", fromlist=["x"]).env_seeds(0, 0, 3)]
+    assert 0 < sum(seeds) < 3  # some environments fail, some do not
+    done = cli("--env=my_envs:Fails-v0", "--vec=async", "--num_env=3", "--nsteps=32", "--nminibatches=1",
+               "--num_timesteps=960", env={**module, "FAILS": "1"}, timeout=60)
+    assert done.returncode == 1
+    assert "WorkerError" in done.stderr and "the pole broke" in done.stderr and 'my_envs.py", line' in done.stderr
+    failed = [n for n, odd in enumerate(seeds) if odd]
+    assert any(f"environment {n} failed in its worker process" in done.stderr for n in failed)
+
+
+def test_a_worker_that_cannot_make_its_environment_says_so(cli, module):
+    done = cli("--env=my_envs:NotMade-v0", "--vec=async", "--num_env=2", "--nsteps=32", "--num_timesteps=640",
+               env=module, timeout=60)
+    assert done.returncode != 0 and "no pole" in done.stderr
+
+
+def test_workers_are_without_mpis_variables(cli, module, tmp_path):
+    done = cli("--env=my_envs:Told-v0", "--vec=async", "--num_env=2", "--nsteps=32", "--num_timesteps=256",
+               env=module, ranks=2, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = list(tmp_path.glob("worker-*"))
+    assert len(told) == 4 and all(file.read_text() == "" for file in told)
+
+
+def children(of):
+    """Every living descendant of a process, by /proc."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry)] = int(fields[1])
+    found, grew = {of}, True
+    while grew:
+        grown = found | {pid for pid, parent in parents.items() if parent in found}
+        grew, found = grown != found, grown
+    return found - {of}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_no_process_behind(tmp_path, times):
+    command = [sys.executable, str(ROOT / "run.py"), "--env=CartPole-v1", "--vec=async", "--num_env=3", "--nsteps=64",
+               "--nminibatches=1", "--num_timesteps=1e8", "--log_path=log"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)
+    log = tmp_path / "log/progress.csv"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = children(process.pid)
+    assert len(workers) >= 3
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        time.sleep(0.01)
+    process.wait(timeout=30)
+    assert process.returncode in (130, 1, -signal.SIGINT) and (times == 2 or process.returncode == 130)
+    assert times == 2 or (tmp_path / "log/model.safetensors").exists()
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
+
+
+def test_worker_error_is_an_ordinary_exception():
+    assert issubclass(WorkerError, RuntimeError)
