@@ -186,12 +186,40 @@ def test_target_return_stops_early(cli):
     assert done.returncode == 0 and "reached the target return" in done.stdout
 
 
+def test_tensorboard_has_every_figure_of_progress_csv(cli, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    done = cli(*RUN, "--tensorboard", "--log_path=log")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "log/progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    events = EventAccumulator(str(tmp_path / "log/tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["tensors"]) == set(rows[0])
+    for name in rows[0]:
+        written = {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors(name)}
+        expected = {int(row["total_timesteps"]): float(row[name]) for row in rows if row[name]}
+        assert written.keys() == expected.keys()
+        assert all(abs(written[k] - expected[k]) <= 1e-5 * max(1, abs(expected[k])) for k in expected)
+
+
+def test_tensorboard_without_its_package_names_the_extra(cli, tmp_path):
+    (tmp_path / "hide/tensorboard").mkdir(parents=True)
+    code = ("import importlib.util as u; find = u.find_spec; "
+            "u.find_spec = lambda name, *a: None if name == 'tensorboard' else find(name, *a)")
+    (tmp_path / "hide/sitecustomize.py").write_text(code)
+    done = cli(*RUN, "--tensorboard", env={"PYTHONPATH": str(tmp_path / "hide")})
+    assert done.returncode == 2 and "baselines-lite[tensorboard]" in done.stderr
+
+
 def test_dashes_are_underscores(cli):
     done = cli("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log")
     assert done.returncode == 0, done.stderr
 
 
 MY_CODE = """
+import gymnasium as gym
 import tensorflow as tf
 from baselines_lite.common.networks import Activation, Dense, Sequential
 from baselines_lite.ppo2 import PRESETS, Config
@@ -211,6 +239,9 @@ class Wide(tf.Module):
 def module(size, *, rng, dtype, name):
     return Wide(size, dtype, name)
 
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+gym.register("Pole-v0", entry_point=CartPoleEnv, max_episode_steps=50)
+
 def learn(env, total_timesteps, **options):
     from baselines_lite import ppo2
     print("my own learn")
@@ -219,13 +250,13 @@ def learn(env, total_timesteps, **options):
 
 
 @pytest.mark.parametrize("flags", [("--network=mine:sequential", "--width=5"), ("--network=mine:module",),
-                                   ("--alg=mine.again",)])
+                                   ("--alg=mine.again",), ("--env=mine:Pole-v0",)])
 def test_parts_of_ones_own_from_outside_the_package(cli, tmp_path, flags):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/__init__.py").write_text(MY_CODE)
     (tmp_path / "mine/again.py").write_text("from mine import *")
     env = {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
-    given = RUN if "network" in flags[0] else RUN[1:]
+    given = [flag for flag in RUN if flag.partition("=")[0] != flags[0].partition("=")[0]]
     done = cli(*given, *flags, "--log_path=log", env=env)
     assert done.returncode == 0, done.stderr
     assert ("my own learn" in done.stdout) == ("again" in flags[0])

@@ -1,0 +1,127 @@
+"""The README's table of what goes with which algorithm: every cell is tried."""
+
+import re
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from baselines_lite import UserError, registry
+from tests.conftest import ROOT
+
+PICTURE = spaces.Box(0, 255, (40, 40, 1), np.uint8)
+VECTOR, CHOICE = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
+SMALL_CNN = {"convs": "4@8/4,4@3/2"}
+
+
+class Anything(gym.Env):
+    """Samples of an observation space; refuses actions that are not in its action space. Episodes of five steps."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        if isinstance(self.action_space, spaces.Box):
+            action = np.asarray(action, self.action_space.dtype)
+        assert self.action_space.contains(action), action
+        self.t += 1
+        return self.observation_space.sample(), 1.0, False, self.t == 5, {}
+
+
+def observing(space, **options):
+    return lambda: Anything(space, CHOICE), options
+
+
+def acting(space):
+    return lambda: Anything(VECTOR, space), {}
+
+
+def with_network(name, **options):
+    picture = name.startswith(("cnn", "conv"))
+    return lambda: Anything(PICTURE if picture else VECTOR, CHOICE), {"network": name, **options}
+
+
+def resetting(mode):
+    return SyncVectorEnv([lambda: Anything(VECTOR, CHOICE)] * 2, autoreset_mode=mode), {}
+
+
+ROWS = {
+    "observations: Box (vector, matrix, numbers of any type)": [
+        observing(VECTOR), observing(spaces.Box(-9, 9, (2, 3), np.float64)),
+        observing(spaces.Box(0, 9, (2,), np.int64))],
+    "observations: Box (picture: uint8, three-dimensional)": [
+        observing(PICTURE, network="cnn", **SMALL_CNN), observing(PICTURE, network="mlp")],
+    "observations: Discrete": [observing(spaces.Discrete(4, start=-2))],
+    "observations: MultiDiscrete": [observing(spaces.MultiDiscrete([2, 3])),
+                                    observing(spaces.MultiDiscrete([[2, 3], [4, 2]]))],
+    "observations: MultiBinary": [observing(spaces.MultiBinary(3)), observing(spaces.MultiBinary([2, 2]))],
+    "observations: Tuple, Dict, nested": [
+        observing(spaces.Tuple([spaces.Discrete(2), spaces.Dict({"a": VECTOR, "b": spaces.MultiBinary(2)})]))],
+    "observations: Dict with a picture": [
+        observing(spaces.Dict({"camera": PICTURE, "speed": VECTOR}), network="cnn", **SMALL_CNN)],
+    "observations: Text, Sequence, Graph, OneOf": [observing(spaces.Text(4)),
+                                                   observing(spaces.Sequence(spaces.Discrete(2)))],
+    "actions: Discrete": [acting(CHOICE), acting(spaces.Discrete(3, start=4))],
+    "actions: MultiDiscrete": [acting(spaces.MultiDiscrete([2, 3])), acting(spaces.MultiDiscrete([[2, 3], [4, 2]]))],
+    "actions: MultiBinary": [acting(spaces.MultiBinary(3)), acting(spaces.MultiBinary([2, 2]))],
+    "actions: Box (any shape, also without bounds)": [
+        acting(spaces.Box(-1, 1, (2,))), acting(spaces.Box(-1, 1, (2, 2))), acting(spaces.Box(-np.inf, 0.5, (2,)))],
+    "actions: Tuple, Dict": [acting(spaces.Tuple([CHOICE, CHOICE])), acting(spaces.Dict({"a": CHOICE}))],
+    "network: mlp": [with_network("mlp", num_hidden=8)],
+    "network: cnn, cnn_small": [with_network("cnn", **SMALL_CNN), with_network("cnn_small", **SMALL_CNN)],
+    "network: conv_only": [with_network("conv_only", **SMALL_CNN)],
+    "network: lstm, lnlstm": [with_network("lstm", nlstm=8), with_network("lnlstm", nlstm=8)],
+    "network: cnn_lstm, cnn_lnlstm": [with_network("cnn_lstm", nlstm=8, **SMALL_CNN),
+                                      with_network("cnn_lnlstm", nlstm=8, **SMALL_CNN)],
+    "environments: --vec=sync": [("CartPole-v1", {"vec": "sync"})],
+    "environments: --vec=async": [("CartPole-v1", {"vec": "async"})],
+    "environments: --vec=native": [("CartPole-v1", {"vec": "native"}),
+                                   ("PongNoFrameskip-v4", {"vec": "native", "network": "cnn_small"})],
+    "environments: VectorEnv in SAME_STEP mode": [resetting(AutoresetMode.SAME_STEP)],
+    "environments: VectorEnv in NEXT_STEP mode": [resetting(AutoresetMode.NEXT_STEP)],
+    "environments: VectorEnv in DISABLED mode": [resetting(AutoresetMode.DISABLED)],
+}
+# The least that each algorithm needs to make one update.
+SHORT = {"ppo2": dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)}
+
+
+def table():
+    """The README's table as {(row, algorithm): cell}."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| what | "))
+    names = [cell.strip() for cell in lines[start].strip("|").split("|")][1:]
+    cells = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return cells
+        row, *found = [cell.strip() for cell in line.strip("|").split("|")]
+        cells |= {(re.sub(r"`", "", row), name): cell for name, cell in zip(names, found, strict=True)}
+    return cells
+
+
+CELLS = table()
+
+
+def test_the_table_has_every_row_and_every_algorithm():
+    assert {row for row, _ in CELLS} == set(ROWS)
+    assert {name for _, name in CELLS} == set(registry.ALGORITHMS) == set(SHORT)
+    assert set(CELLS.values()) <= {"yes", "no"}
+
+
+@pytest.mark.parametrize(("row", "name"), CELLS)
+def test_every_cell(row, name):
+    for env, options in ROWS[row]:
+        options = {**SHORT[name], **options, "threads": 1, "print_interval": 1e9}
+        if CELLS[row, name] == "yes":
+            policy = registry.find(name).learn(env, 32, **options)
+            assert all(np.isfinite(v.numpy()).all() for v in policy.trainable_variables)
+        else:
+            with pytest.raises(UserError, match="support"):
+                registry.find(name).learn(env, 32, **options)
