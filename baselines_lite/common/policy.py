@@ -82,6 +82,18 @@ class ActorCritic(tf.Module):
         self._act = tf.function(self._act_with, reduce_retracing=True, jit_compile=self.recurrent and self.prefers_xla)
         self._weights_to_act = tf.function(self._copy_weights)
 
+    @property
+    def pi_variables(self) -> list[tf.Variable]:
+        """What the policy depends on: its network, head and log standard deviation."""
+        own = [] if self.logstd is None else [self.logstd]
+        return [*self.pi_net.trainable_variables, *self.pi_head.trainable_variables, *own]
+
+    @property
+    def vf_variables(self) -> list[tf.Variable]:
+        """What the value depends on beside a shared network: its own network and head."""
+        own = [] if self.vf_net is self.pi_net else self.vf_net.trainable_variables
+        return [*own, *self.vf_head.trainable_variables]
+
     def initial_state(self, num_env: int) -> np.ndarray | None:
         """The memory of `num_env` environments before anything was seen: zeros [N, S]; None if not recurrent."""
         return np.zeros((num_env, sum(self._state_sizes)), self.dtype.as_numpy_dtype) if self.recurrent else None

@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import at
+from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.returns import explained_variance, gae
-from baselines_lite.common.rollout import Collector, Rollout, flatten, sequences
+from baselines_lite.common.rollout import Collector, Rollout
 from baselines_lite.common.schedules import Schedule
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
@@ -29,7 +29,6 @@ from baselines_lite.ppo2.config import PRESETS, Config
 
 CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
 
-NOT_SAMPLES = ("indices", "mean", "std")
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac")
 
 
@@ -59,13 +58,14 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         return policy
 
 
-def loss_and_stats(policy: ActorCritic, cfg: Config, batch: dict[str, tf.Tensor], cliprange: tf.Tensor,
-                   cliprange_vf: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The minibatch loss and the figures STATS as a vector. `batch["advs"]` is standardised already."""
+def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch, cliprange: tf.Tensor, cliprange_vf: tf.Tensor
+                   ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The minibatch loss and the figures STATS; advantages are standardised by batch["mean"] and batch["std"]."""
     pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
+    advs = (batch["advs"] - batch["mean"]) / batch["std"]
     logratio = pd.logp(batch["actions"]) - batch["logp"]
     ratio = tf.exp(logratio)
-    policy_loss = tf.reduce_mean(losses.clipped_surrogate(ratio, batch["advs"], cliprange))
+    policy_loss = tf.reduce_mean(losses.clipped_surrogate(ratio, advs, cliprange))
     if cfg.cliprange_vf is None:
         value_loss = tf.reduce_mean(losses.value_loss(vpred, batch["returns"]))
     else:
@@ -77,96 +77,36 @@ def loss_and_stats(policy: ActorCritic, cfg: Config, batch: dict[str, tf.Tensor]
 
 
 class Update:
-    """All epochs and minibatches of one update, in one compiled call.
-
-    One process: XLA compiles all of it. Several: XLA compiles the work between two Allreduces of [gradient, stats],
-    which is to apply one averaged gradient and to compute the next, and TensorFlow runs the loop around it. (A call
-    from Python for each minibatch costs 360 to 770 us, this 280.) Convolutions on a CPU: XLA compiles Adam's step only.
-    """
+    """All epochs and minibatches of one update."""
 
     def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
-        self.policy, self.adam, self.cfg, self.comm, self.rng = policy, adam, cfg, comm, rng
-        alone = comm.size == 1
+        self.policy, self.cfg, self.rng = policy, cfg, rng
+        self.moments_comm = comm if cfg.adv_moments == "global" else Comm()
         self.length = cfg.sequence_length() if policy.recurrent else 1
-        self._update = tf.function(self._all_minibatches, jit_compile=alone and policy.prefers_xla)
-        self._step = tf.function(lambda state, vector, lr: adam.step(state, vector[: -len(STATS)], lr),
-                                 jit_compile=True)
-        self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and policy.prefers_xla)
+        self.minibatches = MinibatchAdam(
+            policy, adam, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS,
+            stop_at=None if cfg.target_kl is None else ("approxkl", 1.5 * cfg.target_kl))
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
-        cfg, dtype = self.cfg, self.policy.dtype
-        cut = (lambda array: sequences(array, self.length)) if self.policy.recurrent else flatten
+        cfg = self.cfg
+        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns)
         indices = self.shuffle(advs.size // self.length)
-        mean, std = self.moments(cut(advs), indices)
+        mean, std = self.moments(data["advs"].numpy(), indices)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
-        clip_vf = (cfg.cliprange_vf or Schedule("0"))(remaining)
-        floats = {"advs": advs, "returns": returns, "values": rollout.values, "logp": rollout.logp}
-        data = {name: tf.constant(cut(array), dtype) for name, array in floats.items()}
-        data |= {"obs": tf.constant(cut(rollout.obs)), "actions": tf.constant(cut(rollout.actions))}
-        if self.policy.recurrent:  # each sequence begins with the memory that the rollout had there
-            starts = flatten(rollout.states[:: self.length])
-            data |= {"states": tf.constant(starts), "firsts": tf.constant(cut(rollout.firsts))}
-        data |= {"indices": tf.constant(indices), "mean": tf.constant(mean, dtype), "std": tf.constant(std, dtype)}
-        constants = tf.constant([rates["lr"], rates["cliprange"], clip_vf], dtype)
-        total, count = self._update(data, constants)
-        return dict(zip(STATS, total.numpy() / count.numpy(), strict=True)) | rates
+        clips = [rates["cliprange"], (cfg.cliprange_vf or Schedule("0"))(remaining)]
+        return self.minibatches(data, indices, rates["lr"], clips, {"mean": mean, "std": std}) | rates
 
     def shuffle(self, count: int) -> np.ndarray:
         """Indices of every minibatch's samples (or sequences): [noptepochs * nminibatches, count / nminibatches]."""
-        epochs = [self.rng.permutation(count) for _ in range(self.cfg.noptepochs)]
-        return np.concatenate(epochs).reshape(self.cfg.noptepochs * self.cfg.nminibatches, -1).astype(np.int32)
+        return shuffled(self.rng, count, self.cfg.noptepochs, self.cfg.nminibatches)
 
     def moments(self, advs: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation + 1e-8 of each minibatch's advantages, over all ranks or this one's own.
 
         The shuffle is known beforehand, so that one collective serves all minibatches of the update.
         """
-        chosen = advs[indices].astype(np.float64).reshape(len(indices), -1)
-        comm = self.comm if self.cfg.adv_moments == "global" else Comm()
+        chosen, comm = advs[indices].astype(np.float64).reshape(len(indices), -1), self.moments_comm
         centre = comm.mean(np.array([chosen.mean()]))  # shifted, so that the squares do not cancel
         sums = comm.mean(np.stack([(chosen - centre).mean(axis=1), np.square(chosen - centre).mean(axis=1)]))
         return sums[0] + centre, np.sqrt(np.maximum(sums[1] - np.square(sums[0]), 0.0)) + 1e-8
-
-    def _minibatch_gradient(self, theta: tf.Tensor, i: tf.Tensor, data: dict[str, tf.Tensor],
-                            constants: tf.Tensor) -> tf.Tensor:
-        """[gradient, stats] of minibatch i at the parameters theta, as one vector."""
-        indices, mean, std = (tf.gather(data[name], i) for name in ("indices", "mean", "std"))  # [i] recompiles per i
-        batch = {name: tf.gather(array, indices) for name, array in data.items() if name not in NOT_SAMPLES}
-        if self.policy.recurrent:
-            batch |= {name: tf.reshape(batch[name], [-1, *batch[name].shape[2:]])
-                      for name in ("actions", "advs", "returns", "values", "logp")}
-        batch["advs"] = (batch["advs"] - mean) / std
-        with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with at(self.policy, self.adam.parameters, theta):
-                loss, stats = loss_and_stats(self.policy, self.cfg, batch, constants[1], constants[2])
-        return tf.concat([tape.gradient(loss, theta), stats], axis=0)
-
-    def _step_then_gradient(self, state: AdamState, vector: tf.Tensor, i: tf.Tensor, data: dict[str, tf.Tensor],
-                            constants: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
-        """Applies the averaged [gradient, stats] of the last minibatch, and computes that of minibatch i."""
-        state = self._step(state, vector, constants[0])
-        return state, self._minibatch_gradient(state.theta, i, data, constants)
-
-    def _all_minibatches(self, data: dict[str, tf.Tensor], constants: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Every minibatch in turn, or until target_kl; returns the sum of the stats and the number of minibatches."""
-        count = data["indices"].shape[0]
-
-        def close(vector: tf.Tensor) -> tf.Tensor | bool:  # of averaged figures: the same on every rank
-            limit = self.cfg.target_kl
-            return True if limit is None else vector[-len(STATS) :][STATS.index("approxkl")] <= 1.5 * limit
-
-        def minibatch(i: tf.Tensor, state: AdamState, vector: tf.Tensor, total: tf.Tensor) -> tuple:
-            state, vector = self._step_and_gradient(state, vector, i, data, constants)
-            vector = self.adam.average(vector)
-            return i + 1, state, vector, total + vector[-len(STATS) :]
-
-        state = self.adam.state()
-        vector = self.adam.average(self._minibatch_gradient(state.theta, tf.constant(0), data, constants))
-        i, state, vector, total = tf.while_loop(
-            lambda i, state, vector, total: tf.logical_and(i < count, close(vector)), minibatch,
-            (tf.constant(1), state, vector, vector[-len(STATS) :]), parallel_iterations=1)
-        last = self._step(state, vector, constants[0])
-        self.adam.assign(AdamState(*(tf.where(close(vector), new, old) for new, old in zip(last, state, strict=True))))
-        return total, i

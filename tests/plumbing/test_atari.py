@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import baselines_lite.ppo2.ppo2 as algorithm
 from baselines_lite import evaluate, load, ppo2
 from baselines_lite.common.atari import AtariGame, AtariGames, settle, to_watch
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.minibatch import MinibatchAdam
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
@@ -188,24 +188,18 @@ def test_the_picture_shows_what_the_policy_sees():
 
 def test_pictures_stay_uint8_until_the_compiled_functions(monkeypatch):
     signatures = {}
-    update, act = algorithm.Update.__call__, ActorCritic._act_with
+    update, act = MinibatchAdam.__call__, ActorCritic._act_with
 
-    def updating(self, rollout, *rest):
-        assert rollout.obs.dtype == np.uint8 and rollout.obs.shape == (16, 2, 84, 84, 4)
-        all_minibatches = self._update
-
-        def watched(data, constants):
-            signatures["update"] = data["obs"].dtype
-            return all_minibatches(data, constants)
-
-        monkeypatch.setattr(self, "_update", watched)
-        return update(self, rollout, *rest)
+    def updating(self, data, *rest):
+        signatures["update"] = data["obs"].dtype
+        assert data["obs"].shape == (32, 84, 84, 4)
+        return update(self, data, *rest)
 
     def acting(self, weights, features, noise):
         signatures["act"] = features.dtype
         return act(self, weights, features, noise)
 
-    monkeypatch.setattr(algorithm.Update, "__call__", updating)
+    monkeypatch.setattr(MinibatchAdam, "__call__", updating)
     monkeypatch.setattr(ActorCritic, "_act_with", acting)
     ppo2.learn("PongNoFrameskip-v4", 32, **TINY)
     assert signatures == {"update": tf.uint8, "act": tf.uint8}

@@ -107,6 +107,7 @@ def test_gradient_at_the_old_parameters_is_the_policy_gradient():
     names = {"obs": rollout.obs, "actions": rollout.actions, "advs": advs, "returns": returns,
              "values": rollout.values, "logp": rollout.logp}
     batch = {k: tf.constant(a.reshape(-1, *a.shape[2:])) for k, a in names.items()}
+    batch |= {"mean": tf.constant(0.0, tf.float64), "std": tf.constant(1.0, tf.float64)}
     clip = tf.constant(0.2, tf.float64)
     with tf.GradientTape() as tape:
         loss, _ = loss_and_stats(policy, cfg, batch, clip, clip)
