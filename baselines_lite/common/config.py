@@ -59,6 +59,38 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ActorCriticConfig:
+    """What every actor-critic algorithm's config begins with. Counts are per rank."""
+
+    num_env: int = option(8, "environments per rank", low=1)
+    nsteps: int = option(128, "steps per environment and update", low=1)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
+    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm, cnn_lnlstm, or "
+                          "module:function of one's own")
+    value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
+                                choices=("shared", "copy"))
+    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
+    normalize_observations: bool = option(False, "normalise observations by running statistics")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
+                             "'terminal' as the original, which takes a time limit for death",
+                             choices=("bootstrap", "terminal"))
+    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
+                             choices=("global", "rank"))
+    streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
+                          choices=("rank", "same"))
+
+    @property
+    def nbatch(self) -> int:
+        """Samples per rank and update."""
+        return self.num_env * self.nsteps
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MlpOptions:
     """Options of the network `mlp`: fully connected layers; see networks.mlp."""
 

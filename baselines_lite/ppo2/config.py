@@ -7,17 +7,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import option
+from baselines_lite.common.config import ActorCriticConfig, option
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ActorCriticConfig):
     """Counts are per rank; schedules are functions of the global steps."""
 
-    num_env: int = option(8, "environments per rank", low=1)
-    nsteps: int = option(128, "steps per environment and update", low=1)
     nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
     noptepochs: int = option(4, "passes over each batch", low=1)
     lr: Schedule = option(Schedule("linear:3e-4"), "Adam's learning rate", low=0)
@@ -25,41 +23,26 @@ class Config:
     cliprange_vf: Schedule | None = option(None, "the same for the value's change, in units of the reward; none: off",
                                            above=0)
     target_kl: float | None = option(None, "end an update once approxkl exceeds 1.5 times this; none: off", above=0)
-    gamma: float = option(0.99, "discount", low=0, high=1)
-    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
     ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0)
     max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
     adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
-    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
-    value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
-                                choices=("shared", "copy"))
     seq_len: int | None = option(None, "recurrent networks: steps per training sequence; must divide nsteps (default: "
                                  "the longest of which nminibatches can share out a batch)", low=1)
-    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
-    normalize_observations: bool = option(False, "normalise observations by running statistics")
-    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
-    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
-                             "'terminal' as the original, which takes a time limit for death",
-                             choices=("bootstrap", "terminal"))
     adv_moments: str = option("global", "minibatch advantages are standardised over all ranks or each rank's own",
                               choices=("global", "rank"))
-    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
-                             choices=("global", "rank"))
-    streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
-                          choices=("rank", "same"))
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
-        if self.num_env * self.nsteps % self.nminibatches:
+        if self.nbatch % self.nminibatches:
             raise UserError(f"nminibatches={self.nminibatches} does not divide the batch of num_env={self.num_env} x "
-                            f"nsteps={self.nsteps} = {self.num_env * self.nsteps} samples per rank")
+                            f"nsteps={self.nsteps} = {self.nbatch} samples per rank")
         if self.seq_len is not None and not self._shares_out(self.seq_len):
             raise UserError(f"seq_len={self.seq_len} does not fit: it must divide nsteps={self.nsteps}, and "
                             f"nminibatches={self.nminibatches} the sequences of num_env={self.num_env} environments")
 
     def _shares_out(self, length: int) -> bool:
-        return self.nsteps % length == 0 and self.num_env * self.nsteps // length % self.nminibatches == 0
+        return self.nsteps % length == 0 and self.nbatch // length % self.nminibatches == 0
 
     def sequence_length(self) -> int:
         """Steps per training sequence of a recurrent network."""
