@@ -24,6 +24,10 @@ class Algorithm:
 
 
 ALGORITHMS: dict[str, Algorithm] = {
+    "vpg": Algorithm("baselines_lite.vpg", "Sutton et al. 2000; Schulman et al. 2016, 1506.02438"),
+    "npg": Algorithm("baselines_lite.npg", "Kakade 2001, A Natural Policy Gradient"),
+    "trpo_mpi": Algorithm("baselines_lite.trpo_mpi", "Schulman et al. 2015, Trust Region Policy Optimization"),
+    "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
     "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
 }
 

@@ -90,6 +90,44 @@ class ActorCriticConfig:
         """Raises UserError for values that do not go together."""
 
 
+def check_minibatches(config: Any) -> None:
+    """Raises UserError unless nminibatches shares out a config's batch, and seq_len its sequences."""
+    c = config
+    if c.nbatch % c.nminibatches:
+        raise UserError(f"nminibatches={c.nminibatches} does not divide the batch of num_env={c.num_env} x "
+                        f"nsteps={c.nsteps} = {c.nbatch} samples per rank")
+    if c.seq_len is not None and not shares_out(c, c.seq_len):
+        raise UserError(f"seq_len={c.seq_len} does not fit: it must divide nsteps={c.nsteps}, and "
+                        f"nminibatches={c.nminibatches} the sequences of num_env={c.num_env} environments")
+
+
+def shares_out(config: Any, length: int) -> bool:
+    """Whether sequences of that length make up the rollout and can be shared out among the minibatches."""
+    return config.nsteps % length == 0 and config.nbatch // length % config.nminibatches == 0
+
+
+def sequence_length(config: Any) -> int:
+    """Steps per training sequence of a recurrent network: seq_len, or the longest that can be shared out."""
+    return config.seq_len or max(n for n in range(1, config.nsteps + 1) if shares_out(config, n))
+
+
+def check_value_minibatches(config: Any) -> None:
+    """Raises UserError where a batch has fewer samples than vf_minibatches."""
+    if config.nbatch < config.vf_minibatches:
+        raise UserError(f"vf_minibatches={config.vf_minibatches} is more than the batch of num_env={config.num_env} x "
+                        f"nsteps={config.nsteps} = {config.nbatch} samples per rank")
+
+
+def check_natural(policy: Any) -> None:
+    """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
+    if policy.recurrent:
+        raise UserError(f"the network {policy.network} has a memory, which the natural gradient does not support here; "
+                        "use vpg, ppo1 or ppo2")
+    if policy.vf_net is policy.pi_net:
+        raise UserError("value_network=shared is not supported: fitting the value would move the policy out of its "
+                        "trust region. Use value_network=copy")
+
+
 @dataclasses.dataclass(frozen=True)
 class MlpOptions:
     """Options of the network `mlp`: fully connected layers; see networks.mlp."""

@@ -87,6 +87,8 @@ class Experiment:
             network_options=resolved.network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
             normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
             reward_gamma=cfg.gamma, seed=self.run.seed, compute=tf.as_dtype(self.run.dtype))
+        if hasattr(cfg, "check_policy"):
+            cfg.check_policy(self.policy)
         self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
                             "atari": self.atari and to_dict(self.atari), "versions": versions()}
         if self.run.load_path:

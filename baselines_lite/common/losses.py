@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from baselines_lite.common.minibatch import Batch
+from baselines_lite.common.policy import ActorCritic
+
+
+def surrogate(ratio: tf.Tensor, advs: tf.Tensor) -> tf.Tensor:
+    """-r A per sample [B] (1707.06347, eq. 6), r = pi(a|s) / pi_old(a|s)."""
+    return -ratio * advs
+
 
 def clipped_surrogate(ratio: tf.Tensor, advs: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
     """-min(r A, clip(r, 1 - eps, 1 + eps) A) per sample [B] (PPO, 1707.06347, eq. 7), r = pi(a|s) / pi_old(a|s)."""
@@ -14,6 +22,13 @@ def clipped_surrogate(ratio: tf.Tensor, advs: tf.Tensor, cliprange: tf.Tensor) -
 def value_loss(vpred: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
     """(V - R)^2 / 2 per sample [B]."""
     return 0.5 * tf.square(vpred - returns)
+
+
+def value_fit(policy: ActorCritic, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """mean (V - R)^2 / 2 of a minibatch, as a MinibatchAdam takes it: the loss, and it again to be logged."""
+    _, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
+    loss = tf.reduce_mean(value_loss(vpred, batch["returns"]))
+    return loss, loss[None]
 
 
 def clipped_value_loss(vpred: tf.Tensor, values: tf.Tensor, returns: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:

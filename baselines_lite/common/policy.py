@@ -78,6 +78,7 @@ class ActorCritic(tf.Module):
                        if self.pdtype.has_logstd else None)
         self._rng = stream(seed, "step")
         self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
+        self._distribution = tf.function(self._head_and_logstd, jit_compile=self.prefers_xla)
         self._values = tf.function(self.value, reduce_retracing=True)
         self._act = tf.function(self._act_with, reduce_retracing=True, jit_compile=self.recurrent and self.prefers_xla)
         self._weights_to_act = tf.function(self._copy_weights)
@@ -178,6 +179,23 @@ class ActorCritic(tf.Module):
     def _evaluate_actions(self, actions: tf.Tensor, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pd, values = self.evaluate(*inputs)
         return values, pd.logp(actions)
+
+    def _head_and_logstd(self, obs: tf.Tensor, *memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        head = self.pi_head(self.latents(obs, *(memory or (None, None)))[0])
+        return (head,) if self.logstd is None else (head, tf.broadcast_to(self.logstd, tf.shape(head)))
+
+    def distribution(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What the present distributions of samples are made of, "old_head" and, for a Gaussian, "old_logstd"."""
+        memory = (data["states"], data["firsts"]) if self.recurrent else ()
+        found = self._distribution(data["obs"], *memory)
+        shape = [*data["actions"].shape[:2], -1] if self.recurrent else [-1, found[0].shape[-1]]
+        return {name: tf.reshape(x, shape) for name, x in zip(("old_head", "old_logstd"), found, strict=False)}
+
+    def kl_since(self, data: Mapping[str, tf.Tensor]) -> float:
+        """Mean KL(old || present) in nats over samples that hold their old `distribution`."""
+        then, now = ([tf.reshape(x, [-1, x.shape[-1]]) for x in parts.values()]
+                     for parts in ({k: v for k, v in data.items() if k.startswith("old_")}, self.distribution(data)))
+        return float(tf.reduce_mean(self.pdtype.pd(*then).kl(self.pdtype.pd(*now))))
 
     def values_and_logp(self, features: np.ndarray, actions: np.ndarray, state: np.ndarray | None = None,
                         firsts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from baselines_lite.common.mpi import Comm
+
 
 def gae(rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, terminated: np.ndarray, dones: np.ndarray,
         gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +29,13 @@ def gae(rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, termin
         advs[t] += decay[t] * advs[t + 1]
     dtype = values.dtype
     return advs.astype(dtype), (advs + values).astype(dtype)
+
+
+def standardize(advs: np.ndarray, comm: Comm) -> np.ndarray:
+    """(advs - mean) / (deviation + 1e-8), with moments over all ranks; zeros where all are equal. Two collectives."""
+    mean = comm.mean(np.array([advs.mean(dtype=np.float64)]))
+    variance = comm.mean(np.array([np.square(advs - mean).mean()]))
+    return ((advs - mean) / (np.sqrt(variance) + 1e-8)).astype(advs.dtype)
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

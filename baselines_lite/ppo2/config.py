@@ -7,8 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ActorCriticConfig, option
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.config import ActorCriticConfig, check_minibatches, option, sequence_length
 from baselines_lite.common.schedules import Schedule
 
 
@@ -34,19 +33,11 @@ class Config(ActorCriticConfig):
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
-        if self.nbatch % self.nminibatches:
-            raise UserError(f"nminibatches={self.nminibatches} does not divide the batch of num_env={self.num_env} x "
-                            f"nsteps={self.nsteps} = {self.nbatch} samples per rank")
-        if self.seq_len is not None and not self._shares_out(self.seq_len):
-            raise UserError(f"seq_len={self.seq_len} does not fit: it must divide nsteps={self.nsteps}, and "
-                            f"nminibatches={self.nminibatches} the sequences of num_env={self.num_env} environments")
-
-    def _shares_out(self, length: int) -> bool:
-        return self.nsteps % length == 0 and self.nbatch // length % self.nminibatches == 0
+        check_minibatches(self)
 
     def sequence_length(self) -> int:
         """Steps per training sequence of a recurrent network."""
-        return self.seq_len or max(n for n in range(1, self.nsteps + 1) if self._shares_out(n))
+        return sequence_length(self)
 
 
 # What the original did where ours differs, whatever the environment.

@@ -1,0 +1,86 @@
+"""Natural policy gradient (Kakade 2001; Rajeswaran et al. 2017, 1703.02660).
+
+    for each update:
+        collect nsteps steps of every environment with pi
+        advs, returns = GAE(rewards, values)
+        g = mean(grad log pi(a|s) A), averaged over ranks
+        d = (F + damping I)^-1 g          F = mean(grad log pi grad log pi^T), explicitly or by conjugate gradient
+        theta <- theta + d sqrt(2 step_kl / d^T F d)              so that KL(old || new) is about step_kl
+        fit V to the returns by minibatch Adam
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from baselines_lite.common import losses
+from baselines_lite.common.cg import conjugate_gradient
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.minibatch import MinibatchAdam, shuffled, training_data
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.objective import PolicyObjective
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae, standardize
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.npg.config import PRESETS, Config
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `npg.Config`, and of the network. Raises UserError
+    for options that cannot be meant, and spaces and networks that are not supported.
+    """
+    with Experiment("npg", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every)
+        value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+                                    lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
+        shuffle = stream(run.seed, "shuffle", noise_rank)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
+                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            data = training_data(policy, rollout, advs=standardize(advs, comm), returns=returns)
+            stats = natural_step(objective, objective.load(data), cfg)
+            minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
+            stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> dict[str, float]:
+    """Steps the policy from theta along the natural gradient; figures to log. A step of no length is skipped."""
+    g, start = objective.gradient()
+    if cfg.solver == "explicit":
+        fisher = objective.fisher_matrix()
+        d, residual = solve(fisher + cfg.damping * np.eye(len(g), dtype=g.dtype), g)
+        curvature = float(d @ fisher @ d)
+    else:
+        d, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.damping * v, g, cfg.cg_iters)
+        curvature = float(d @ objective.fisher_product(d)) if d.any() else 0.0
+    taken = np.isfinite(curvature) and curvature > 0
+    if taken:
+        theta = theta + (np.sqrt(2 * cfg.step_kl / curvature) * d).astype(theta.dtype)
+        objective.assign(theta)
+    return {"policy_loss": -start.surrogate, "entropy": start.entropy, "kl": objective.point(theta).kl,
+            "gradient_norm": float(np.linalg.norm(g)), "residual": residual, "step_taken": float(taken)}
+
+
+def solve(matrix: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, float]:
+    """(x with matrix x = g, the squared residual); zeros where the matrix is singular, so that no step is taken."""
+    try:
+        x = np.linalg.solve(matrix.astype(np.float64), g)
+    except np.linalg.LinAlgError:
+        return np.zeros_like(g), float(g @ g)
+    return x.astype(g.dtype), float(np.square(matrix @ x - g).sum())

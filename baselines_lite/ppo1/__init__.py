@@ -1,0 +1,19 @@
+"""PPO with both of its objectives, on MPI; see README.md. `learn` loads TensorFlow when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baselines_lite.common import tf_setup
+from baselines_lite.ppo1.config import PRESETS, Config
+
+__all__ = ["PRESETS", "Config", "learn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "learn":
+        tf_setup.load()
+        from baselines_lite.ppo1.ppo1 import learn
+
+        return learn
+    raise AttributeError(name)

@@ -1,0 +1,54 @@
+"""TRPO's hyperparameters and presets. No TensorFlow here: `--help` reads this file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from baselines_lite.common.config import ActorCriticConfig, check_natural, check_value_minibatches, option
+from baselines_lite.common.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ActorCriticConfig):
+    """Counts are per rank; schedules are functions of the global steps."""
+
+    lam: float = option(0.97, "GAE's lambda", low=0, high=1)
+    max_kl: float = option(0.01, "largest mean KL(old || new) of an update, nats: delta", above=0)
+    penalty_coef: float | None = option(None, "penalise the KL with this fixed coefficient instead of bounding it by "
+                                        "max_kl; none: bound it", above=0)
+    cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
+    cg_damping: float = option(0.1, "added to the Fisher matrix's diagonal", low=0)
+    fisher_every: int = option(5, "use every so manieth sample for Fisher-vector products", low=1)
+    backtracks: int = option(10, "points that the line search tries", low=1)
+    shrink: float = option(0.8, "each is so much nearer than the last", above=0, high=1)
+    accept_ratio: float = option(0.1, "least improvement, as a fraction of what the gradient promises", low=0)
+    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
+    vf_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the value", low=0)
+    vf_iters: int = option(5, "passes over each batch to fit the value", low=1)
+    vf_minibatches: int = option(32, "minibatches per pass", low=1)
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+        check_value_minibatches(self)
+
+    def check_policy(self, policy: Any) -> None:
+        """Raises UserError for a policy that a trust region cannot step."""
+        check_natural(policy)
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "default": {
+        "classic_control": dict(num_env=8, nsteps=128, vf_minibatches=8),
+        "mujoco": dict(num_env=8, nsteps=256, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True),
+        "atari": dict(network="cnn_small", num_env=8, nsteps=64, vf_minibatches=8, fisher_every=2, max_kl=0.005),
+    },
+    "baselines": {
+        "all": dict(num_env=1, nsteps=1024, max_kl=0.001, cg_damping=1e-2, lam=1.0, shrink=0.5, accept_ratio=0.0,
+                    vf_iters=3, vf_lr="3e-4", vf_minibatches=16, time_limit="terminal", statistics="rank",
+                    streams="same"),
+        "mujoco": dict(max_kl=0.01, cg_damping=0.1, lam=0.98, vf_iters=5, vf_lr="1e-3", normalize_observations=True),
+        "atari": dict(network="cnn_small", nsteps=512, gamma=0.98, cg_damping=1e-3, vf_lr="1e-4", vf_minibatches=8),
+    },
+}

@@ -1,0 +1,86 @@
+"""Trust region policy optimisation (Schulman et al. 2015, 1502.05477), data-parallel on MPI processes.
+
+    for each update:
+        collect nsteps steps of every environment with pi_old
+        advs, returns = GAE(rewards, values)
+        g = gradient of the surrogate mean(pi / pi_old A) at theta_old, averaged over ranks
+        s = (F + cg_damping I)^-1 g                           by conjugate gradient on Fisher-vector products
+        step = s sqrt(2 max_kl / s^T (F + cg_damping I) s)    or s / penalty_coef
+        theta <- theta_old + shrink^k step                    the first k = 0, 1, ... that improves the surrogate enough
+                                                              and keeps KL(old || new) <= max_kl
+        fit V to the returns by minibatch Adam
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from baselines_lite.common import losses
+from baselines_lite.common.cg import Search, conjugate_gradient, line_search
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.minibatch import MinibatchAdam, shuffled, training_data
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.objective import PolicyObjective
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae, standardize
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.trpo_mpi.config import PRESETS, Config
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `trpo_mpi.Config`, and of the network. Raises
+    UserError for options that cannot be meant, and spaces and networks that are not supported.
+    """
+    with Experiment("trpo_mpi", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every)
+        value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+                                    lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
+        shuffle = stream(run.seed, "shuffle", noise_rank)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
+                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            data = training_data(policy, rollout, advs=standardize(advs, comm), returns=returns)
+            stats = trust_region_step(objective, objective.load(data), cfg)
+            minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
+            stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> dict[str, float]:
+    """Steps the policy from theta, or leaves it there where no step is acceptable (step_fraction 0); figures to log."""
+    g, start = objective.gradient()
+    s, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.cg_damping * v, g, cfg.cg_iters)
+    curvature = float(s @ (objective.fisher_product(s) + cfg.cg_damping * s)) if s.any() else 0.0
+    found, end = Search(theta, 0.0, 0), start
+    if np.isfinite(curvature) and curvature > 0:
+        penalty = cfg.penalty_coef or 0.0
+        step = s / penalty if penalty else s * np.sqrt(2 * cfg.max_kl / curvature)
+        # What the quadratic model promises: g . step, and less half the step's quadratic form where that is penalised.
+        expected = float(g @ step) * (0.5 if penalty else 1.0)
+
+        def evaluate(point: np.ndarray) -> tuple[float, float]:
+            there = objective.point(point)
+            return there.surrogate - start.surrogate - penalty * there.kl, there.kl
+
+        found = line_search(evaluate, theta, step, expected, max_kl=np.inf if penalty else cfg.max_kl,
+                            shrink=cfg.shrink, tries=cfg.backtracks, accept_ratio=cfg.accept_ratio)
+        objective.assign(found.theta)
+        end = objective.point(found.theta)
+    return {"policy_loss": -start.surrogate, "entropy": start.entropy, "kl": end.kl,
+            "improvement": end.surrogate - start.surrogate, "gradient_norm": float(np.linalg.norm(g)),
+            "cg_residual": residual, "step_fraction": found.fraction}

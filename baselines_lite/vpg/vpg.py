@@ -1,0 +1,68 @@
+"""Vanilla policy gradient with generalised advantages (Sutton et al. 2000; Schulman et al. 2016, 1506.02438).
+
+    for each update:
+        collect nsteps steps of every environment with pi
+        advs, returns = GAE(rewards, values)
+        theta <- one Adam step along  mean(grad log pi(a|s) A) + ent_coef grad H,  averaged over ranks
+        fit V to the returns by minibatch Adam
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common import losses
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae, standardize
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.vpg.config import PRESETS, Config
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `vpg.Config`, and of the network. Raises UserError
+    for options that cannot be meant and spaces that are not supported.
+    """
+    with Experiment("vpg", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        policy_step = MinibatchAdam(policy, MpiAdam(policy.pi_variables, comm),
+                                    lambda batch, _: policy_loss(policy, cfg, batch), ("policy_loss", "entropy"))
+        value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+                                    lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
+        shuffle = stream(run.seed, "shuffle", noise_rank)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
+                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        length = cfg.nsteps if policy.recurrent else 1
+        count = cfg.nbatch // length
+        everything = np.arange(count, dtype=np.int32)[None]
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            data = training_data(policy, rollout, length, advs=standardize(advs, comm), returns=returns)
+            stats = policy_step(data, everything, cfg.lr(exp.remaining))
+            minibatches = shuffled(shuffle, count, cfg.vf_iters, min(cfg.vf_minibatches, count))
+            stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def policy_loss(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """-mean(log pi(a|s) A) - ent_coef H, whose gradient is minus the policy gradient; and its figures."""
+    pd, _ = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
+    loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    entropy = tf.reduce_mean(pd.entropy())
+    return loss - cfg.ent_coef * entropy, tf.stack([loss, entropy])
