@@ -214,6 +214,8 @@ class Experiment:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if isinstance(error, UserError) and self.nupdates and self.save_path:  # raised on all ranks: keep what there is
+            self._save(Path(self.save_path))
         if error is None:
             if self.save_path:
                 self._save(Path(self.save_path))

@@ -46,7 +46,8 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], p
         lines = [np.interp(grid, steps, values) for steps, values in runs]
         for line in lines:
             axes.plot(grid, line, color=color, linewidth=0.8, alpha=0.5)
-        axes.plot(grid, np.mean(lines, axis=0), color=color, linewidth=2, label=f"{label} ({len(runs)} seeds)")
+        axes.plot(grid, np.mean(lines, axis=0), color=color, linewidth=2,
+                  label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
     axes.legend()
     _save(figure, png)
 

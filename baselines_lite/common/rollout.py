@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER, Episode, EpisodeTracker
+from baselines_lite.common.errors import UserError
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
@@ -58,7 +59,8 @@ class Collector:
     """Steps a VectorEnv with a policy, `nsteps` steps at a time, carrying on where the last rollout ended.
 
     Reset seeds come from (seed, rank); action noise from (seed, noise_rank). Statistics are merged over `comm`'s ranks
-    after each rollout; pass Comm() to keep them per rank. `shape_rewards` makes the rewards to train on from raw ones.
+    after each rollout unless `merge` is False. `shape_rewards` makes the rewards to train on from raw ones; one that is
+    not finite raises UserError on all ranks.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
 
@@ -69,9 +71,10 @@ class Collector:
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
 
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0, rank: int = 0,
-                 noise_rank: int | None = None,
+                 noise_rank: int | None = None, merge: bool = True,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
         self.venv, self.policy, self.comm = venv, policy, comm
+        self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
         self.shape_rewards = shape_rewards
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
@@ -96,7 +99,8 @@ class Collector:
         self._reset()
         self.venv.single_action_space.seed(int(rng.integers(2**31)))
         rows = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
-        self.policy.normalize.update(rows["raw"], self.shape_rewards(rows["rewards"]), rows["dones"], self.comm)
+        self.policy.normalize.update(rows["raw"], self.shape_rewards(rows["rewards"]), rows["dones"],
+                                     self._statistics_comm)
 
     def collect(self) -> Rollout:
         """The next `nsteps` steps of every environment."""
@@ -104,13 +108,20 @@ class Collector:
         start = clock()
         rows = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
+        self.comm.together(lambda: self._check(rewards))
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
-        normalize.update(raw, shaped, rows["dones"], self.comm)
+        normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
         end = clock()
         episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
         return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
                        time_act=end - start - self._time_env - (self.comm.seconds - time_comm))
+
+    def _check(self, rewards: np.ndarray) -> None:
+        if not np.isfinite(rewards).all():
+            t, n = np.argwhere(~np.isfinite(rewards))[0]
+            raise UserError(f"environment {n} of rank {self.comm.rank} gave the reward {rewards[t, n]}; training stops "
+                            "before it spoils the policy")
 
     def _live(self, T: int, steps: Callable[[int], Rows]) -> Rows:
         """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come."""

@@ -45,8 +45,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         noise_rank = comm.rank if cfg.streams == "rank" else 0
         adam = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, adam, cfg, comm, stream(run.seed, "shuffle", noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
-                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
+                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         while not exp.finished:
             rollout = collector.collect()
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated

@@ -21,7 +21,6 @@ from baselines_lite.common import losses
 from baselines_lite.common.cg import Search, conjugate_gradient, line_search
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.minibatch import MinibatchAdam, shuffled, training_data
-from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.objective import PolicyObjective
 from baselines_lite.common.policy import ActorCritic
@@ -46,8 +45,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
-                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
+                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         while not exp.finished:
             rollout = collector.collect()
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated

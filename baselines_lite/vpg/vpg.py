@@ -17,7 +17,6 @@ import tensorflow as tf
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
-from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.returns import explained_variance, gae, standardize
@@ -42,8 +41,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm if cfg.statistics == "global" else Comm(),
-                              seed=run.seed, rank=comm.rank, noise_rank=noise_rank, shape_rewards=exp.shape_rewards)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
+                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         length = cfg.nsteps if policy.recurrent else 1
         count = cfg.nbatch // length
         everything = np.arange(count, dtype=np.int32)[None]
