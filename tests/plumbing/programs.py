@@ -48,13 +48,20 @@ def exception_on_one_rank():
     time.sleep(3600)
 
 
-def equal_parameters():
-    """50 updates: parameters bitwise equal over ranks, while first observations and actions differ."""
-    from baselines_lite import ppo2
+SHORT = {  # what an algorithm needs to make many small updates
+    "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
+    "trpo_mpi": dict(vf_iters=1, vf_minibatches=2), "ppo1": dict(nminibatches=2, noptepochs=2),
+    "ppo2": dict(nminibatches=2, noptepochs=2),
+}
+
+
+def equal_parameters(name, env="Pendulum-v1", updates=50):
+    """After 50 updates parameters are bitwise equal over ranks, while first observations and actions differ."""
+    from baselines_lite import registry
     from baselines_lite.common import rollout
     from baselines_lite.common.flat import get_flat
 
-    comm, first = get_comm(), []
+    comm, first, pixels = get_comm(), [], "Frameskip" in env
     collect = rollout.Collector.collect
 
     def recording(self):
@@ -64,26 +71,89 @@ def equal_parameters():
         return result
 
     rollout.Collector.collect = recording
-    policy = ppo2.learn("Pendulum-v1", 50 * 64 * comm.size, num_env=2, nsteps=32, nminibatches=2, noptepochs=2,
-                        normalize_observations=True, normalize_rewards=True, print_interval=1e9)
+    options = dict(network="cnn_small") if pixels else dict(normalize_observations=True, normalize_rewards=True)
+    nsteps = 16 if pixels else 32
+    start = registry.find(name)
+    policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
+                         **SHORT[name], **options)
     comm.check_synced(get_flat(policy.trainable_variables))
-    comm.check_synced(np.concatenate([np.ravel(v) for v in policy.normalize.state().values()]))
+    comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
     obs, actions = zip(*comm.gather(first[0]))
-    assert all(obs[0] != o for o in obs[1:]) and all(actions[0] != a for a in actions[1:])
-    assert policy.normalize.obs.count == comm.size * (1024 + 50 * 64)
+    assert all(actions[0] != a for a in actions[1:]) and (pixels or all(obs[0] != o for o in obs[1:]))
+    assert pixels or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
     print(f"rank {comm.rank} agrees", flush=True)
 
 
-def equal_parameters_from_pixels():
-    """10 updates of a convolutional policy, in which TensorFlow, not XLA, runs between two Allreduces."""
-    from baselines_lite import ppo2
+def steps_of_one_rank_equal_two(name):
+    """A step on 2N samples on one process = a step on N on each of two, in float64, the shuffle fixed."""
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.common import losses
     from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.minibatch import MinibatchAdam
+    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.mpi_adam import MpiAdam
+    from baselines_lite.common.objective import PolicyObjective
+    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.common.returns import standardize
+    from baselines_lite.common.rollout import Rollout
+    from baselines_lite.npg import npg
+    from baselines_lite.ppo1 import ppo1
+    from baselines_lite.trpo_mpi import trpo_mpi
+    from baselines_lite.vpg import vpg
 
-    comm = get_comm()
-    policy = ppo2.learn("PongNoFrameskip-v4", 10 * 32 * comm.size, network="cnn_small", num_env=2, nsteps=16,
-                        nminibatches=2, noptepochs=2, print_interval=1e9)
-    comm.check_synced(get_flat(policy.trainable_variables))
-    print(f"rank {comm.rank} agrees", flush=True)
+    world, T, N, d = get_comm(), 16, 2, 3
+    name, _, variant = name.partition(":")
+    space = gym.spaces.Box(-1, 1, (d,))
+    rng = np.random.default_rng(0)
+    obs, actions = rng.normal(size=(2, T, 2 * N, d))
+    advs, returns, values = rng.normal(size=(3, T, 2 * N))
+    start = ActorCritic(space, space, seed=0, dtype=tf.float64)
+    logp = start.values_and_logp(obs.reshape(-1, d), actions.reshape(-1, d))[1].reshape(T, 2 * N) + 0.1
+    local = np.stack([np.random.default_rng(e).permutation(T * N) for e in range(3)]).reshape(12, -1).astype(np.int32)
+    t, n = np.divmod(local, N)
+    whole = np.concatenate([t * 2 * N + r * N + n for r in range(2)], axis=1).astype(np.int32)
+
+    def run(columns, comm, indices):
+        policy = ActorCritic(space, space, seed=0, dtype=tf.float64)
+        part = {k: a[:, columns] for k, a in dict(obs=obs, actions=actions, advs=advs, returns=returns, values=values,
+                                                  logp=logp).items()}
+        part["advs"] = standardize(part["advs"], comm)
+        batch = {k: tf.constant(a.reshape(-1, *a.shape[2:])) for k, a in part.items()}
+        stats = {}
+        if name in ("npg", "trpo_mpi"):
+            objective = PolicyObjective(policy, comm, ent_coef=0.01)
+            theta = objective.load(batch)
+            if name == "npg":
+                stats = npg.natural_step(objective, theta, npg.Config(solver=variant, cg_iters=20))
+            else:
+                penalty = 2.0 if variant == "penalty" else None
+                stats = trpo_mpi.trust_region_step(objective, theta, trpo_mpi.Config(penalty_coef=penalty))
+        elif name == "vpg":
+            step = MinibatchAdam(policy, MpiAdam(policy.pi_variables, comm),
+                                 lambda b, _: vpg.policy_loss(policy, vpg.Config(), b), ("policy_loss", "entropy"))
+            stats = step(batch, np.arange(len(batch["obs"]), dtype=np.int32)[None], 1e-2)
+            fit = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+                                lambda b, _: losses.value_fit(policy, b), ("value_loss",))
+            stats |= fit(batch, indices, 1e-3)
+        else:
+            cfg = ppo1.Config(objective=variant, noptepochs=3, nminibatches=4, target_kl=1e-5)
+            ppo1.shuffled = lambda *_: indices
+            update = ppo1.Update(policy, MpiAdam(policy.trainable_variables, comm), cfg, comm, rng)
+            none = np.zeros_like(part["advs"], bool)
+            rollout = Rollout(part["obs"], part["actions"], part["advs"], none, none, part["values"], part["values"],
+                              part["logp"], [], 0.0, 0.0)
+            stats = update(rollout, part["advs"], part["returns"], 1.0) | {"beta": update.beta}
+        return get_flat(policy.trainable_variables), stats
+
+    mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world, local)
+    together, stats = run(slice(None), Comm(), whole)
+    np.testing.assert_allclose(mine, together, rtol=1e-6, atol=1e-9)
+    for key, value in stats.items():
+        np.testing.assert_allclose(my_stats[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
+    assert not np.array_equal(mine, get_flat(start.trainable_variables))
+    print(f"rank {world.rank} agrees", flush=True)
 
 
 def one_rank_equals_two(target_kl):

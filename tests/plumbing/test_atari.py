@@ -288,8 +288,9 @@ def test_from_the_command_line_to_videos(cli, tmp_path):
     assert len(videos) == 2 and all(v.stat().st_size > 500 for v in videos)
 
 
-def test_ranks_agree_on_pictures(program):
-    done = program("equal_parameters_from_pixels", ranks=2, timeout=120)
+@pytest.mark.parametrize("name", ["ppo2", "trpo_mpi"])
+def test_ranks_agree_on_pictures(program, name):
+    done = program("equal_parameters", name, "PongNoFrameskip-v4", 5, ranks=2, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("agrees") == 2
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from baselines_lite.registry import ALGORITHMS
 from tests.conftest import MPIRUN, ROOT
 
 SMALL = ("--env=CartPole-v1", "--num_env=2", "--nsteps=32", "--noptepochs=1")
@@ -34,11 +35,19 @@ def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
     assert "rank 1 of 3" in done.stderr
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_parameters_stay_bitwise_equal_while_experience_differs(program, ranks):
-    done = program("equal_parameters", ranks=ranks)
+@pytest.mark.parametrize(("name", "ranks"), [("ppo2", 3), *((name, 2) for name in ALGORITHMS)])
+def test_parameters_stay_bitwise_equal_while_experience_differs(program, name, ranks):
+    done = program("equal_parameters", name, ranks=ranks)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("agrees") == ranks
+
+
+@pytest.mark.parametrize("name", ["vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
+                                  "ppo1:kl_fixed", "ppo1:kl_adaptive"])
+def test_a_step_of_one_rank_with_twice_the_data_is_that_of_two(program, name):
+    done = program("steps_of_one_rank_equal_two", name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agrees") == 2
 
 
 @pytest.mark.parametrize("target_kl", ["none", "0.002"])
