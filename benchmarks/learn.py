@@ -5,8 +5,8 @@
     python benchmarks/learn.py --alg=ppo2 --task=pong --keep=/tmp/runs     # an hour; logs and models stay in /tmp/runs
 
 Results go to benchmarks/results/ALG/TASK/: seedN.csv (total_timesteps, eprewmean), curve.png, summary.json. The score
-of a seed is the mean raw return of the last 100 training episodes; of an identity task, the mean reward per step over
-10,000 steps of the saved policy, acting stochastically in a fresh process. A task's commit must be clean to count.
+of a seed is the mean raw return of the last 100 training episodes; of an identity or sequence task, the mean reward per
+step over 100 episodes of the saved policy, acting stochastically in a fresh process. A task's commit must be clean to count.
 """
 
 from __future__ import annotations
@@ -38,19 +38,46 @@ class Task:
 
     env: str
     steps: float
-    target: float
+    target: float | None  # None: only reported
     flags: tuple[str, ...] = ()
     ranks: int = 1
-    per_step: bool = False  # score the saved policy per step instead of the training episodes
+    per_step: int = 0  # steps per episode, where the saved policy is scored per step, not the training episodes
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
 TOY = "baselines_lite.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--lr=linear:1e-3", "--nsteps=64", "--num_env=1")
+SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
+MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128")
+FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
+
+
+def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str) -> dict[str, Task]:
+    """The tasks that vpg, npg, trpo_mpi and ppo1 share, with what each must reach."""
+    return {
+        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, (*FAMILY_IDENTITY, *flags), per_step=100),
+        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, (*FAMILY_IDENTITY, *flags), per_step=100),
+        "cartpole": Task("CartPole-v1", 2e5, cartpole, flags),
+        "halfcheetah": Task("HalfCheetah-v5", 1e6, halfcheetah, flags),
+        "hopper": Task("Hopper-v5", 1e6, hopper, flags),
+    }
+
+
 TASKS: dict[str, dict[str, Task]] = {
+    "vpg": family(400, None, None),
+    "npg": family(475, 900, 1500),
+    "trpo_mpi": family(475, 1290, 1913),
+    "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
+        475, 1400, 1900, "--objective=kl_adaptive").items()},
     "ppo2": {
-        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=True),
-        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, IDENTITY, per_step=True),
+        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
+        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, IDENTITY, per_step=100),
+        "identity-multidiscrete": Task(f"{TOY}IdentityMultiDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
+        "identity-multibinary": Task(f"{TOY}IdentityMultiBinary-v0", 3e4, 0.9, IDENTITY, per_step=100),
+        "identity-dict": Task(f"{TOY}IdentityDict-v0", 3e4, 0.9, IDENTITY, per_step=100),
+        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", *SEQUENCE), per_step=5),
+        "sequence-mlp": Task(f"{TOY}FixedSequence-v0", 5e4, None, SEQUENCE, per_step=5),
+        "masked-cartpole": Task(f"{TOY}MaskedCartPole-v1", 3e5, 400, MEMORY),
         "cartpole": Task("CartPole-v1", 1e5, 475),
         "cartpole-2ranks": Task("CartPole-v1", 1e5, 475, ranks=2),
         "acrobot": Task("Acrobot-v1", 3e5, -90),
@@ -84,10 +111,10 @@ def train(alg: str, name: str, seed: int, results: Path, keep_in: str | None) ->
             rows = list(csv.DictReader(file))
         if task.per_step:
             code = ("import sys; from baselines_lite import evaluate, load; "
-                    "print(evaluate(load(sys.argv[1]), sys.argv[2], 100, deterministic=False).mean() / 100)")
+                    "print(evaluate(load(sys.argv[1]), sys.argv[2], 100, deterministic=False).mean())")
             done = subprocess.run([sys.executable, "-c", code, f"{folder}/model.safetensors", task.env], check=True,
                                   capture_output=True, text=True)
-            score = float(done.stdout)
+            score = float(done.stdout) / task.per_step
         else:
             score = float(rows[-1]["eprewmean"])
     keep = rows[:: max(1, len(rows) // 200)]
@@ -125,7 +152,7 @@ def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str 
         scores = list(pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds))
     summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
                "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
-               "metric": "reward per step, saved policy, 10,000 steps" if task.per_step
+               "metric": "reward per step, saved policy, 100 episodes" if task.per_step
                else "mean return of the last 100 training episodes", "commit": commit}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     curves = []
@@ -134,7 +161,7 @@ def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str 
         data = data[~np.isnan(data["eprewmean"])]
         curves.append((data["total_timesteps"], data["eprewmean"]))
     plot_curves({alg: curves}, results / "curve.png", task.env)
-    print(f"{alg} {name}: mean {summary['mean']:.4g}, target {task.target:g}", flush=True)
+    print(f"{alg} {name}: mean {summary['mean']:.4g}, target {task.target}", flush=True)
 
 
 def main() -> None:
