@@ -28,6 +28,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "npg": Algorithm("baselines_lite.npg", "Kakade 2001, A Natural Policy Gradient"),
     "trpo_mpi": Algorithm("baselines_lite.trpo_mpi", "Schulman et al. 2015, Trust Region Policy Optimization"),
     "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
+    "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, Asynchronous Methods for Deep RL, 1602.01783"),
     "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
 }
 

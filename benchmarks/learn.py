@@ -6,7 +6,8 @@
 
 Results go to benchmarks/results/ALG/TASK/: seedN.csv (total_timesteps, eprewmean), curve.png, summary.json. The score
 of a seed is the mean raw return of the last 100 training episodes; of an identity or sequence task, the mean reward per
-step over 100 episodes of the saved policy, acting stochastically in a fresh process. A task's commit must be clean to count.
+step over 100 episodes of the saved policy, acting stochastically in a fresh process. A task's commit must be clean to
+count.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def value_loss(vpred: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
 
 
 def value_fit(policy: ActorCritic, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """mean (V - R)^2 / 2 of a minibatch, as a MinibatchAdam takes it: the loss, and it again to be logged."""
+    """mean (V - R)^2 / 2 of a minibatch, as a Minibatches takes it: the loss, and it again to be logged."""
     _, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
     loss = tf.reduce_mean(value_loss(vpred, batch["returns"]))
     return loss, loss[None]

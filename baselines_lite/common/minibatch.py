@@ -1,14 +1,15 @@
-"""Minibatch Adam on a rollout: all epochs of an update in one compiled call, gradients averaged over ranks."""
+"""Steps on minibatches of a rollout: all epochs of an update in one compiled call, gradients averaged over ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common.flat import at
-from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.mpi_optimizer import MpiOptimizer
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout, flatten, sequences
 
@@ -42,25 +43,26 @@ def shuffled(rng: np.random.Generator, count: int, epochs: int, nminibatches: in
     return np.concatenate(each).reshape(epochs * nminibatches, size).astype(np.int32)
 
 
-class MinibatchAdam:
-    """Steps an MpiAdam on minibatches of a loss.
+class Minibatches:
+    """Steps an optimizer (MpiAdam, MpiRmsProp) on minibatches of a loss.
 
     One process: XLA compiles the whole loop. Several: XLA compiles the work between two Allreduces of [gradient,
     stats], which is to apply one averaged gradient and to compute the next, and TensorFlow runs the loop around it. (A
-    call from Python for each minibatch costs 360 to 770 us, this 280.) Convolutions on a CPU: XLA compiles Adam's step
-    only.
+    call from Python for each minibatch costs 360 to 770 us, this 280.) Convolutions on a CPU: XLA compiles the
+    optimizer's step only.
 
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
     whose figure of that name exceeds the limit.
     """
 
-    def __init__(self, policy: ActorCritic, adam: MpiAdam, loss: Loss, stats: Sequence[str],
+    def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
                  stop_at: tuple[str, float] | None = None) -> None:
-        self.policy, self.adam, self.loss, self.stats, self.stop_at = policy, adam, loss, tuple(stats), stop_at
-        alone, xla = adam.comm.size == 1, policy.prefers_xla
+        self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
+        self.stop_at = stop_at
+        alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = tf.function(self._all_minibatches, jit_compile=alone and xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
-        self._step = tf.function(lambda state, vector, lr: adam.step(state, vector[: -len(stats)], lr),
+        self._step = tf.function(lambda state, vector, lr: optimizer.step(state, vector[: -len(stats)], lr),
                                  jit_compile=True)
 
     def __call__(self, data: Batch, indices: np.ndarray, lr: float, constants: Sequence[float] = (),
@@ -86,12 +88,12 @@ class MinibatchAdam:
         batch |= {name: tf.gather(array, i) for name, array in each.items()}
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            with at(self.policy, self.adam.parameters, theta):
+            with at(self.policy, self.optimizer.parameters, theta):
                 loss, stats = self.loss(batch, rates[1:])
         return tf.concat([tape.gradient(loss, theta), stats], axis=0)
 
-    def _step_then_gradient(self, state: AdamState, vector: tf.Tensor, *inputs: tf.Tensor | Batch
-                            ) -> tuple[AdamState, tf.Tensor]:
+    def _step_then_gradient(self, state: Any, vector: tf.Tensor, *inputs: tf.Tensor | Batch
+                            ) -> tuple[Any, tf.Tensor]:
         """Applies the averaged [gradient, stats] of the last minibatch, and computes those of another."""
         state = self._step(state, vector, inputs[-1][0])
         return state, self._gradient(state.theta, *inputs)
@@ -107,16 +109,17 @@ class MinibatchAdam:
             name, limit = self.stop_at
             return vector[-len(self.stats) :][self.stats.index(name)] <= limit
 
-        def minibatch(i: tf.Tensor, state: AdamState, vector: tf.Tensor, total: tf.Tensor) -> tuple:
+        def minibatch(i: tf.Tensor, state: Any, vector: tf.Tensor, total: tf.Tensor) -> tuple:
             state, vector = self._step_and_gradient(state, vector, i, *inputs)
-            vector = self.adam.average(vector)
+            vector = self.optimizer.average(vector)
             return i + 1, state, vector, total + vector[-len(self.stats) :]
 
-        state = self.adam.state()
-        vector = self.adam.average(self._gradient(state.theta, tf.constant(0), *inputs))
+        state = self.optimizer.state()
+        vector = self.optimizer.average(self._gradient(state.theta, tf.constant(0), *inputs))
         i, state, vector, total = tf.while_loop(
             lambda i, state, vector, total: tf.logical_and(i < indices.shape[0], close(vector)), minibatch,
             (tf.constant(1), state, vector, vector[-len(self.stats) :]), parallel_iterations=1)
         last = self._step(state, vector, rates[0])
-        self.adam.assign(AdamState(*(tf.where(close(vector), new, old) for new, old in zip(last, state, strict=True))))
+        self.optimizer.assign(self.optimizer.State(
+            *(tf.where(close(vector), new, old) for new, old in zip(last, state, strict=True))))
         return total, i

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
+from baselines_lite.common.minibatch import Batch, Minibatches, shuffled, training_data
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.policy import ActorCritic
@@ -91,7 +91,7 @@ class Update:
     def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
         self.policy, self.cfg, self.comm, self.rng, self.beta = policy, cfg, comm, rng, cfg.kl_coef
         self.length = cfg.sequence_length() if policy.recurrent else 1
-        self.minibatches = MinibatchAdam(
+        self.minibatches = Minibatches(
             policy, adam, lambda batch, rates: loss_and_stats(policy, cfg, batch, rates[0], rates[1]), STATS)
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:

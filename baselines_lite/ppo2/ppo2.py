@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
+from baselines_lite.common.minibatch import Batch, Minibatches, shuffled, training_data
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.policy import ActorCritic
@@ -83,7 +83,7 @@ class Update:
         self.policy, self.cfg, self.rng = policy, cfg, rng
         self.moments_comm = comm if cfg.adv_moments == "global" else Comm()
         self.length = cfg.sequence_length() if policy.recurrent else 1
-        self.minibatches = MinibatchAdam(
+        self.minibatches = Minibatches(
             policy, adam, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS,
             stop_at=None if cfg.target_kl is None else ("approxkl", 1.5 * cfg.target_kl))
 

@@ -20,7 +20,7 @@ import numpy as np
 from baselines_lite.common import losses
 from baselines_lite.common.cg import Search, conjugate_gradient, line_search
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import MinibatchAdam, shuffled, training_data
+from baselines_lite.common.minibatch import Minibatches, shuffled, training_data
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.objective import PolicyObjective
 from baselines_lite.common.policy import ActorCritic
@@ -42,7 +42,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
         objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every)
-        value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+        value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Batch, MinibatchAdam, shuffled, training_data
+from baselines_lite.common.minibatch import Batch, Minibatches, shuffled, training_data
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.returns import explained_variance, gae, standardize
@@ -36,9 +36,9 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     with Experiment("vpg", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
-        policy_step = MinibatchAdam(policy, MpiAdam(policy.pi_variables, comm),
+        policy_step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
                                     lambda batch, _: policy_loss(policy, cfg, batch), ("policy_loss", "entropy"))
-        value_steps = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+        value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,

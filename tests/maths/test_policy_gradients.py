@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite.common.flat import flat_gradient, get_flat, set_flat
-from baselines_lite.common.minibatch import MinibatchAdam
+from baselines_lite.common.minibatch import Minibatches
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.objective import PolicyObjective
@@ -255,7 +255,7 @@ def test_one_adam_step_on_the_whole_batch_is_along_the_sign_of_the_policy_gradie
     """The first step of Adam is lr g / (|g| + eps): vpg's update as it is run."""
     policy = setting()
     adam = MpiAdam(policy.pi_variables, Comm(), epsilon=1e-12)
-    step = MinibatchAdam(policy, adam, lambda batch, _: vpg.policy_loss(policy, VpgConfig(), batch),
+    step = Minibatches(policy, adam, lambda batch, _: vpg.policy_loss(policy, VpgConfig(), batch),
                          ("loss", "entropy"))
     batch = batch_of(policy)
     with tf.GradientTape() as tape:

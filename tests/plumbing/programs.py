@@ -49,7 +49,7 @@ def exception_on_one_rank():
 
 
 SHORT = {  # what an algorithm needs to make many small updates
-    "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
+    "a2c": {}, "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
     "trpo_mpi": dict(vf_iters=1, vf_minibatches=2), "ppo1": dict(nminibatches=2, noptepochs=2),
     "ppo2": dict(nminibatches=2, noptepochs=2),
 }
@@ -91,7 +91,7 @@ def steps_of_one_rank_equal_two(name):
 
     from baselines_lite.common import losses
     from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.minibatch import MinibatchAdam
+    from baselines_lite.common.minibatch import Minibatches
     from baselines_lite.common.mpi import Comm
     from baselines_lite.common.mpi_adam import MpiAdam
     from baselines_lite.common.objective import PolicyObjective
@@ -131,10 +131,10 @@ def steps_of_one_rank_equal_two(name):
                 penalty = 2.0 if variant == "penalty" else None
                 stats = trpo_mpi.trust_region_step(objective, theta, trpo_mpi.Config(penalty_coef=penalty))
         elif name == "vpg":
-            step = MinibatchAdam(policy, MpiAdam(policy.pi_variables, comm),
+            step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
                                  lambda b, _: vpg.policy_loss(policy, vpg.Config(), b), ("policy_loss", "entropy"))
             stats = step(batch, np.arange(len(batch["obs"]), dtype=np.int32)[None], 1e-2)
-            fit = MinibatchAdam(policy, MpiAdam(policy.vf_variables, comm),
+            fit = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                 lambda b, _: losses.value_fit(policy, b), ("value_loss",))
             stats |= fit(batch, indices, 1e-3)
         else:

@@ -12,7 +12,7 @@ from baselines_lite.common.atari import AtariGame, AtariGames, settle, to_watch
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.minibatch import MinibatchAdam
+from baselines_lite.common.minibatch import Minibatches
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
@@ -188,7 +188,7 @@ def test_the_picture_shows_what_the_policy_sees():
 
 def test_pictures_stay_uint8_until_the_compiled_functions(monkeypatch):
     signatures = {}
-    update, act = MinibatchAdam.__call__, ActorCritic._act_with
+    update, act = Minibatches.__call__, ActorCritic._act_with
 
     def updating(self, data, *rest):
         signatures["update"] = data["obs"].dtype
@@ -199,7 +199,7 @@ def test_pictures_stay_uint8_until_the_compiled_functions(monkeypatch):
         signatures["act"] = features.dtype
         return act(self, weights, features, noise)
 
-    monkeypatch.setattr(MinibatchAdam, "__call__", updating)
+    monkeypatch.setattr(Minibatches, "__call__", updating)
     monkeypatch.setattr(ActorCritic, "_act_with", acting)
     ppo2.learn("PongNoFrameskip-v4", 32, **TINY)
     assert signatures == {"update": tf.uint8, "act": tf.uint8}

@@ -1,0 +1,69 @@
+"""Synchronous advantage actor-critic: A3C (Mnih et al. 2016, 1602.01783) without the asynchrony.
+
+    for each update:
+        collect nsteps steps of every environment with pi
+        returns = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n});  advs = returns - V
+        theta <- one RMSProp step on  -mean(log pi(a|s) A) - ent_coef H + vf_coef mean (V - R)^2,  averaged over ranks
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.a2c.config import PRESETS, Config
+from baselines_lite.common import losses
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.minibatch import Batch, Minibatches, training_data
+from baselines_lite.common.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.vec_env import EnvLike
+
+CHECK_SYNC_EVERY = 1000  # updates between two proofs that the ranks' parameters are equal
+
+STATS = ("policy_loss", "value_loss", "entropy")
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `a2c.Config`, and of the network. Raises UserError
+    for options that cannot be meant and spaces that are not supported.
+    """
+    with Experiment("a2c", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
+                               max_grad_norm=cfg.max_grad_norm)
+        step = Minibatches(policy, optimizer, lambda batch, _: loss_and_stats(policy, cfg, batch), STATS)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
+                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        length = cfg.nsteps if policy.recurrent else 1
+        everything = np.arange(cfg.nbatch // length, dtype=np.int32)[None]
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            data = training_data(policy, rollout, length, advs=advs, returns=returns)
+            rates = {"lr": cfg.lr(exp.remaining)}
+            stats = step(data, everything, rates["lr"]) | rates
+            if exp.nupdates % CHECK_SYNC_EVERY == 0:
+                optimizer.check_synced()
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss and the figures STATS. Advantages are not standardised; the value's error is not halved."""
+    pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
+    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    value_loss = tf.reduce_mean(2 * losses.value_loss(vpred, batch["returns"]))
+    entropy = tf.reduce_mean(pd.entropy())
+    loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
+    return loss, tf.stack([policy_loss, value_loss, entropy])

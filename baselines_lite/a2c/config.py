@@ -1,0 +1,42 @@
+"""A2C's hyperparameters and presets. No TensorFlow here: `--help` reads this file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from baselines_lite.common.config import ActorCriticConfig, option
+from baselines_lite.common.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ActorCriticConfig):
+    """Counts are per rank; schedules are functions of the global steps."""
+
+    num_env: int = option(16, "environments per rank", low=1)
+    nsteps: int = option(5, "steps per environment and update", low=1)
+    lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
+    lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
+    rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, high=1)
+    rms_epsilon: float = option(1e-5, "RMSProp's epsilon, inside the root", above=0)
+    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
+    vf_coef: float = option(0.5, "weight of the value loss", low=0)
+    max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
+    value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
+                                choices=("shared", "copy"))
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "default": {
+        "classic_control": dict(num_env=8, value_network="copy"),
+        "mujoco": dict(num_env=8, nsteps=16, lam=0.95, ent_coef=0.0, value_network="copy", logstd_init=-1.0,
+                       normalize_observations=True, normalize_rewards=True),
+        "atari": dict(network="cnn"),
+    },
+    "baselines": {
+        "all": dict(num_env=1, time_limit="terminal", statistics="rank", streams="same"),
+        "mujoco": dict(normalize_observations=True, normalize_rewards=True),
+        "atari": dict(network="cnn", num_env=16),
+    },
+}
