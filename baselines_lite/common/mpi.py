@@ -66,8 +66,8 @@ class Comm:
         """Every rank's `value` (any picklable object), in rank order, on every rank."""
         return [value]
 
-    def broadcast(self, value: T) -> T:
-        """Rank 0's `value` (any picklable object) on every rank."""
+    def broadcast(self, value: T, root: int = 0) -> T:
+        """The `value` (any picklable object) of the rank `root` on every rank."""
         return value
 
     def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
@@ -133,8 +133,8 @@ class MpiComm(Comm):
         self.seconds += time.perf_counter() - start
         return values
 
-    def broadcast(self, value: T) -> T:
-        return self._world.bcast(value)
+    def broadcast(self, value: T, root: int = 0) -> T:
+        return self._world.bcast(value, root=root)
 
     def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
         result, complaint = None, None

@@ -9,10 +9,11 @@ compiled function. A builder that takes `compute` (a dtype) offers other arithme
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,31 @@ def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return rng.uniform(-limit, limit, shape)
 
 
+_records: list[tuple[Any, tf.Tensor, tf.Tensor]] | None = None
+_tape: tf.GradientTape | None = None
+
+
+@contextlib.contextmanager
+def recording(tape: tf.GradientTape) -> Iterator[list[tuple[Any, tf.Tensor, tf.Tensor]]]:
+    """Within the block, every Dense and Conv that runs is noted as (layer, input, pre-activation), for KFAC.
+
+    The tape watches the pre-activations, so that gradients by them can be taken.
+    """
+    global _records, _tape
+    _records, _tape = [], tape
+    try:
+        yield _records
+    finally:
+        _records = _tape = None
+
+
+def _noted(layer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    if _records is not None:
+        _tape.watch(y)
+        _records.append((layer, x, y))
+    return y
+
+
 class Dense(tf.Module):
     """x [B, n] -> x W + b [B, m], W orthogonal with the given gain, b = 0. x comes in the dtype `compute`."""
 
@@ -54,7 +80,7 @@ class Dense(tf.Module):
         self.compute = compute or dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(x, tf.cast(self.w, self.compute)) + tf.cast(self.b, self.compute)
+        return _noted(self, x, tf.matmul(x, tf.cast(self.w, self.compute)) + tf.cast(self.b, self.compute))
 
     def numpy(self) -> NumpyFunction:
         """The layer with a copy of its present weights, in NumPy."""
@@ -88,7 +114,8 @@ class Conv(tf.Module):
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         w = tf.cast(self.w * tf.cast(self.scale, self.w.dtype), self.compute)
-        return tf.nn.bias_add(tf.nn.conv2d(x, w, self.stride, self.padding), tf.cast(self.b, self.compute))
+        y = tf.nn.bias_add(tf.nn.conv2d(x, w, self.stride, self.padding), tf.cast(self.b, self.compute))
+        return _noted(self, x, y)
 
 
 class Cast:

@@ -49,7 +49,7 @@ def exception_on_one_rank():
 
 
 SHORT = {  # what an algorithm needs to make many small updates
-    "a2c": {}, "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
+    "a2c": {}, "acktr": {}, "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
     "trpo_mpi": dict(vf_iters=1, vf_minibatches=2), "ppo1": dict(nminibatches=2, noptepochs=2),
     "ppo2": dict(nminibatches=2, noptepochs=2),
 }

@@ -91,7 +91,8 @@ ROWS = {
 # The least that each algorithm needs to make one update.
 _FIT = dict(num_env=2, nsteps=8, vf_iters=1, vf_minibatches=2)
 _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
-SHORT = {"a2c": dict(num_env=2, nsteps=8), "vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS}
+_PLAIN = dict(num_env=2, nsteps=8)
+SHORT = {"a2c": _PLAIN, "acktr": _PLAIN, "vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS}
 
 
 def table():

@@ -1,0 +1,83 @@
+"""ACKTR (Wu et al. 2017, 1708.05144): the actor-critic loss stepped along the Kronecker-factored natural gradient.
+
+    for each update:
+        collect nsteps steps of every environment with pi
+        returns = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n});  advs = returns - V
+        F ~ A (x) G per layer, of log pi(a|s) and log N(V'; V, 1) together
+        theta <- theta - lr nu F^-1 gradient of  -mean(log pi(a|s) A) - ent_coef H + vf_coef mean (V - R)^2
+                 nu: the step's KL stays in its trust region
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from baselines_lite.acktr.config import PRESETS, Config
+from baselines_lite.common import losses
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.kfac import Kfac
+from baselines_lite.common.minibatch import Batch, training_data
+from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.returns import explained_variance, gae, standardize
+from baselines_lite.common.rollout import Collector
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+
+CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
+
+STATS = ("policy_loss", "value_loss", "entropy")
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `acktr.Config`, and of the network. Raises UserError
+    for options that cannot be meant, and spaces and networks that are not supported.
+    """
+    with Experiment("acktr", Config, PRESETS, env, total_timesteps, options) as exp:
+        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        noise_rank = comm.rank if cfg.streams == "rank" else 0
+        kfac = Kfac(policy, comm, lambda batch: loss_and_stats(policy, cfg, batch),
+                    lambda batch: log_likelihood(policy, cfg, batch), STATS, kfac_clip=cfg.kfac_clip,
+                    momentum=cfg.momentum, stats_decay=cfg.stats_decay, damping=cfg.damping,
+                    stats_every=cfg.stats_every, inverse_every=cfg.inverse_every, cold_iter=cfg.cold_iter,
+                    max_grad_norm=cfg.max_grad_norm, examples=cfg.stats_examples, positions=cfg.stats_positions,
+                    asynchronous=cfg.asynchronous, rng=stream(run.seed, "kfac", noise_rank))
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
+                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        while not exp.finished:
+            rollout = collector.collect()
+            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+                                cfg.gamma, cfg.lam)
+            advs = standardize(advs, comm) if cfg.standardize_advs else advs
+            rates = {"lr": cfg.lr(exp.remaining)}
+            stats = kfac.update(training_data(policy, rollout, advs=advs, returns=returns), rates["lr"]) | rates
+            if exp.nupdates % CHECK_SYNC_EVERY == 0:
+                kfac.check_synced()
+            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+        return policy
+
+
+def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """A2C's loss and the figures STATS."""
+    pd, vpred = policy.evaluate(batch["obs"])
+    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    value_loss = tf.reduce_mean(2 * losses.value_loss(vpred, batch["returns"]))
+    entropy = tf.reduce_mean(pd.entropy())
+    loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
+    return loss, tf.stack([policy_loss, value_loss, entropy])
+
+
+def log_likelihood(policy: ActorCritic, cfg: Config, batch: Batch) -> tf.Tensor:
+    """Sum over examples of log pi(a|s) + log N(V'; V, 1 / vf_fisher_coef), of outputs that the policy drew.
+
+    Actions are those taken, which are draws from the policy. For the value, a draw is V plus or minus one deviation,
+    which has the moments of a normal draw that the Fisher matrix needs, and none of its scatter.
+    """
+    pd, vpred = policy.evaluate(batch["obs"])
+    drawn = tf.stop_gradient(vpred) + batch["value_noise"] / tf.sqrt(tf.cast(cfg.vf_fisher_coef, vpred.dtype))
+    return tf.reduce_sum(pd.logp(batch["actions"]) - 0.5 * cfg.vf_fisher_coef * tf.square(vpred - drawn))

@@ -1,0 +1,318 @@
+"""KFAC: the natural gradient with a Kronecker-factored Fisher matrix (Martens and Grosse 2015, 1503.05671; for
+convolutions Grosse and Martens 2016, 1602.01407; for actor-critics ACKTR, Wu et al. 2017, 1708.05144).
+
+A layer's parameters are one matrix V [n, m], its weights with the bias as last row. With inputs a (1 appended) and
+gradients g of the log-likelihood by the pre-activations, one row per example, the layer's Fisher matrix is nearly
+A (x) G with A = mean(a a^T) and G = mean(g g^T). The stages of an update:
+
+    statistics     A, G of a batch, averaged over ranks, into running means
+    inverses       (A + pi sqrt(damping) I)^-1 and (G + sqrt(damping) / pi I)^-1, now and then
+    precondition   D = A^-1 V' G^-1 for the gradient V' of each layer
+    KL clip        D scaled down so that lr^2 sum(V' . D), twice the KL of the step, is at most kfac_clip
+    apply          momentum; theta <- theta - lr D
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.flat import at, flatten, get_flat, set_flat, unflatten
+from baselines_lite.common.minibatch import Batch
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.networks import Conv, Dense, recording
+from baselines_lite.common.policy import ActorCritic
+
+Layer = Dense | Conv
+
+
+class Factors(NamedTuple):
+    """A layer's Kronecker factors, or their damped inverses: A [n, n] of inputs, G [m, m] of output gradients."""
+
+    A: np.ndarray
+    G: np.ndarray
+
+
+# ---------------------------------------------------------------------------------------------------- statistics
+
+def inputs_of(layer: Layer, x: tf.Tensor, positions: tf.Tensor | None = None) -> tf.Tensor:
+    """What multiplies a layer's V: the inputs with a 1 appended, [B, 1, n], or a convolution's patches [B, T, n].
+
+    `positions` picks T of a convolution's output positions; None: all.
+    """
+    if isinstance(layer, Dense):
+        x = x[:, None]
+    else:
+        k, s = layer.w.shape[0], layer.stride
+        x = tf.image.extract_patches(tf.cast(x, layer.w.dtype) * layer.scale, [1, k, k, 1], [1, s, s, 1],
+                                     [1, 1, 1, 1], layer.padding)
+        x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
+        if positions is not None:
+            x = tf.gather(x, positions, axis=1)
+    x = tf.cast(x, layer.w.dtype)
+    return tf.concat([x, tf.ones_like(x[:, :, :1])], axis=2)
+
+
+def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: tf.Tensor | None = None
+               ) -> tuple[tf.Tensor, tf.Tensor]:
+    """A and G of a batch: inputs x [B, ...], gradients g [B, ...] of each example's own log-likelihood.
+
+    For T output positions (1 for a dense layer): A = sum over positions, mean over examples, of a a^T; G = mean over
+    both of g g^T. With fewer positions given, A is scaled up to all of them.
+    """
+    total = 1 if isinstance(layer, Dense) else int(g.shape[1] * g.shape[2])
+    g = tf.cast(tf.reshape(g, [-1, total, g.shape[-1]]), layer.w.dtype)
+    if positions is not None and total > 1:
+        g = tf.gather(g, positions, axis=1)
+    a = inputs_of(layer, x, positions if total > 1 else None)
+    a, g = (tf.reshape(z, [-1, z.shape[-1]]) for z in (a, g))
+    rows = tf.cast(tf.shape(a)[0], a.dtype)
+    return total * tf.matmul(a, a, transpose_a=True) / rows, tf.matmul(g, g, transpose_a=True) / rows
+
+
+# ------------------------------------------------------------------------------------------------------ inverses
+
+def damped_inverses(factors: Factors, damping: float) -> Factors:
+    """The inverses of A + pi sqrt(damping) I and G + sqrt(damping) / pi I, in float64 (Martens and Grosse, 6.3).
+
+    pi = sqrt((tr A / dim A) / (tr G / dim G)) gives each factor damping in proportion to its size; 1 where one is zero.
+    """
+    mean_a, mean_g = (np.trace(f) / len(f) for f in factors)
+    pi = np.sqrt(mean_a / mean_g) if mean_a > 0 and mean_g > 0 else 1.0
+    root = np.sqrt(damping)
+    return Factors(*(np.linalg.inv(f.astype(np.float64) + shift * np.eye(len(f))).astype(f.dtype)
+                     for f, shift in zip(factors, (pi * root, root / pi), strict=True)))
+
+
+class Inverter:
+    """Computes the damped inverses of all layers, each layer on one rank, and swaps them in all at once.
+
+    Synchronous: `refresh` returns when they are there. Asynchronous: it hands a copy of the factors to a thread and
+    returns; a later `refresh` swaps the results in, once all ranks' threads have finished.
+    """
+
+    def __init__(self, comm: Comm, damping: float, asynchronous: bool) -> None:
+        self.comm, self.damping, self.asynchronous = comm, damping, asynchronous
+        self.inverses: list[Factors] | None = None
+        self._thread: threading.Thread | None = None
+        self._mine: dict[int, Factors] = {}
+
+    def owners(self, factors: Sequence[Factors]) -> list[int]:
+        """The rank that inverts each layer: the largest first, each to the rank with the least to do so far."""
+        cost = [sum(len(f) ** 3 for f in pair) for pair in factors]
+        load, owner = [0] * self.comm.size, [0] * len(cost)
+        for i in sorted(range(len(cost)), key=lambda i: -cost[i]):
+            owner[i] = load.index(min(load))
+            load[owner[i]] += cost[i]
+        return owner
+
+    def refresh(self, factors: Sequence[Factors]) -> None:
+        """Brings the inverses up to date with the factors: now, or when the thread is done."""
+        owner = self.owners(factors)
+        if not self.asynchronous:
+            self._invert(factors, owner)
+            self._exchange(owner)
+            return
+        if self._thread is not None:
+            busy = self.comm.sum(np.array([float(self._thread.is_alive())]))[0] > 0  # the same on every rank
+            if busy:
+                return
+            self._thread.join()
+            self._exchange(owner)
+        copies = [Factors(*(f.copy() for f in pair)) for pair in factors]
+        self._thread = threading.Thread(target=self._invert, args=(copies, owner), daemon=True)
+        self._thread.start()
+
+    def _invert(self, factors: Sequence[Factors], owner: list[int]) -> None:
+        self._mine = {i: damped_inverses(pair, self.damping) for i, pair in enumerate(factors)
+                      if owner[i] == self.comm.rank}
+
+    def _exchange(self, owner: list[int]) -> None:
+        mine = self._mine
+        self.inverses = [self.comm.broadcast(mine.get(i), root=rank) for i, rank in enumerate(owner)]
+
+
+# ------------------------------------------------------------------------------------------ precondition and clip
+
+def to_matrix(w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """A layer's weights [..., m] and bias [m] (or gradients by them) as its V [n, m], the bias last."""
+    return tf.concat([tf.reshape(w, [-1, w.shape[-1]]), b[None]], axis=0)
+
+
+def from_matrix(matrix: tf.Tensor, w: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
+    """The inverse of `to_matrix`, for weights of the shape of `w`."""
+    return tf.reshape(matrix[:-1], w.shape), matrix[-1]
+
+
+def kl_clip(inner: tf.Tensor, lr: tf.Tensor, clip: float) -> tf.Tensor:
+    """nu in (0, 1]: what makes lr^2 nu^2 (gradient . D) at most `clip`; 1 where that product is not positive."""
+    q = tf.square(lr) * inner
+    return tf.where(q > clip, tf.sqrt(clip / tf.where(q > clip, q, 1.0)), 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------- the optimizer
+
+Loss = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]  # -> loss [], figures to log
+LogLikelihood = Callable[[Batch], tf.Tensor]  # -> sum over examples of log p(outputs), outputs drawn from the policy
+
+
+class Kfac:
+    """Steps a policy along its Kronecker-factored natural gradient; see the module's docstring for the stages.
+
+    `loss` is what is stepped down; `log_likelihood` that of outputs which the policy's own distributions drew, summed
+    over examples: its second moments are the Fisher matrix. The free log standard deviation of a Gaussian is no layer:
+    its Fisher matrix is exactly 2 per dimension and example. The first `cold_iter` updates only gather statistics and
+    take plain momentum steps, their gradient scaled down to `max_grad_norm`. Raises UserError for networks with
+    parameters outside Dense and Conv layers, or with a layer that is used twice.
+    """
+
+    def __init__(self, policy: ActorCritic, comm: Comm, loss: Loss, log_likelihood: LogLikelihood, stats: Sequence[str],
+                 *, kfac_clip: float = 0.001, momentum: float = 0.9, stats_decay: float = 0.99, damping: float = 0.01,
+                 stats_every: int = 1, inverse_every: int = 10, cold_iter: int = 10, max_grad_norm: float | None = 0.5,
+                 examples: int | None = None, positions: int | None = None, asynchronous: bool = False,
+                 rng: np.random.Generator | None = None) -> None:
+        self.policy, self.comm, self.stats = policy, comm, tuple(stats)
+        self._loss, self._log_likelihood = loss, log_likelihood
+        self.kfac_clip, self.momentum, self.stats_decay = kfac_clip, momentum, stats_decay
+        self.stats_every, self.inverse_every, self.cold_iter = stats_every, inverse_every, cold_iter
+        self.damping, self.max_grad_norm = damping, max_grad_norm
+        self.examples, self.positions = examples, positions
+        self.rng = rng or np.random.default_rng(0)
+        self.layers: list[Layer] = [m for m in policy.submodules if isinstance(m, Dense | Conv)]
+        self.variables = [v for layer in self.layers for v in (layer.w, layer.b)]
+        self.variables += [] if policy.logstd is None else [policy.logstd]
+        known = {id(v) for v in self.variables}
+        foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
+        if foreign:
+            raise UserError(f"KFAC knows dense and convolutional layers only; the network {policy.network} also has "
+                            f"{foreign[0]}. Use a network of those layers, or a2c")
+        if comm.size > 1:
+            set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
+        self.inverter = Inverter(comm, damping, asynchronous)
+        self.factors: list[Factors] | None = None
+        self.updates = self.gathered = self.skipped = 0
+        self._velocity = tf.Variable(tf.zeros_like(flatten(self.variables)), trainable=False, name="kfac/velocity")
+        self._inverses: list[Factors] | None = None  # as tensors, of the inverter's `_seen`
+        self._seen: list[Factors] | None = None
+        self._gradient = tf.function(self._gradient_of, jit_compile=policy.prefers_xla)
+        self._statistics = tf.function(self._statistics_of, jit_compile=policy.prefers_xla)
+        self._step = tf.function(self._natural_step)
+        self._cold_step = tf.function(self._plain_step)
+
+    def update(self, data: Batch, lr: float) -> dict[str, float]:
+        """One update on a batch; returns the stats' means over ranks and KFAC's own figures.
+
+        A gradient or a step that is not finite is skipped, on all ranks: `kfac_skipped` counts such updates.
+        """
+        self.updates += 1
+        vector = self.comm.mean(self._gradient(data).numpy())
+        g, figures = vector[: -len(self.stats)], vector[-len(self.stats) :]
+        if self.updates % self.stats_every == 0 or self.factors is None:
+            self.gather(data)
+        cold = self.updates <= self.cold_iter
+        if not cold and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
+            self.inverter.refresh(self.factors)
+        if self.inverter.inverses is not self._seen:
+            self._seen = self.inverter.inverses
+            self._inverses = [Factors(*(tf.constant(f) for f in pair)) for pair in self._seen]
+        rate, nu, inner = tf.constant(lr, self.policy.dtype), 1.0, 0.0
+        if not np.isfinite(g).all():
+            self.skipped += 1
+        elif cold or self._inverses is None:
+            self._cold_step(tf.constant(g), rate)
+        else:
+            nu, inner, finite = (float(x) for x in self._step(tf.constant(g), self._inverses, rate))
+            self.skipped += not finite
+        return dict(zip(self.stats, figures.tolist(), strict=True)) | {
+            "kfac_nu": nu, "kfac_kl": 0.5 * (lr * nu) ** 2 * inner, "kfac_skipped": float(self.skipped)}
+
+    def gather(self, data: Batch) -> None:
+        """Statistics of (part of) a batch, averaged over ranks, into the running means. One Allreduce."""
+        count = len(data["obs"])
+        rows = self.rng.permutation(count)[: self.examples or count].astype(np.int32)
+        part = {name: tf.gather(array, rows) for name, array in data.items()}
+        noise = self.rng.choice([-1.0, 1.0], size=len(rows))
+        flat = self.comm.mean(self._statistics(part | {"value_noise": tf.constant(noise, self.policy.dtype)}).numpy())
+        if not np.isfinite(flat).all():
+            return
+        self.gathered += 1
+        decay = min(self.stats_decay, 1.0 - 1.0 / self.gathered)  # a plain mean at first
+        sizes = [(layer.b.shape[0], int(np.prod(layer.w.shape[:-1])) + 1) for layer in self.layers]
+        new, start = [], 0
+        for m, n in sizes:
+            A, G = flat[start : start + n * n].reshape(n, n), flat[start + n * n : start + n * n + m * m].reshape(m, m)
+            start += n * n + m * m
+            new.append(Factors(A, G))
+        if self.factors is None:
+            self.factors = new
+        else:
+            self.factors = [Factors(*(decay * old + (1 - decay) * f for old, f in zip(pair, fresh, strict=True)))
+                            for pair, fresh in zip(self.factors, new, strict=True)]
+
+    def _gradient_of(self, data: Batch) -> tf.Tensor:
+        theta = flatten(self.variables)
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            with at(self.policy, self.variables, theta):
+                loss, stats = self._loss(data)
+        return tf.concat([tape.gradient(loss, theta), stats], axis=0)
+
+    def _statistics_of(self, data: Batch) -> tf.Tensor:
+        """The factors A, G of every layer, one after the other, as one vector."""
+        with tf.GradientTape() as tape, recording(tape) as records:
+            total = self._log_likelihood(data)
+        seen = {id(layer): (x, y) for layer, x, y in records}
+        if len(seen) < len(records):
+            raise UserError(f"KFAC cannot treat the network {self.policy.network}: a layer is used twice")
+        gradients = tape.gradient(total, [seen[id(layer)][1] for layer in self.layers])
+        parts = []
+        for layer, g in zip(self.layers, gradients, strict=True):
+            chosen = self._positions(layer, g)
+            parts += factors_of(layer, seen[id(layer)][0], g, chosen)
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+    def _positions(self, layer: Layer, g: tf.Tensor) -> tf.Tensor | None:
+        if isinstance(layer, Dense) or self.positions is None or self.positions >= g.shape[1] * g.shape[2]:
+            return None
+        total = int(g.shape[1] * g.shape[2])  # evenly spread, so that every part of the picture counts
+        return tf.constant(np.linspace(0, total - 1, self.positions).round().astype(np.int32))
+
+    def _natural_step(self, g: tf.Tensor, inverses: list[Factors], lr: tf.Tensor
+                      ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Preconditions, clips and applies a gradient; (nu, gradient . D, whether the step was finite and taken)."""
+        gradients = unflatten(g, self.variables)
+        steps: list[tf.Tensor] = []
+        for i, (layer, (A, G)) in enumerate(zip(self.layers, inverses, strict=True)):
+            D = tf.matmul(tf.matmul(A, to_matrix(gradients[2 * i], gradients[2 * i + 1])), G)
+            steps += from_matrix(D, layer.w)
+        if self.policy.logstd is not None:
+            steps.append(gradients[-1] / (2.0 + self.damping))
+        D = flatten(steps)
+        inner = tf.reduce_sum(g * D)
+        nu = kl_clip(inner, lr, self.kfac_clip)
+        finite = tf.reduce_all(tf.math.is_finite(D))
+        self._apply(tf.where(finite, nu * D, tf.zeros_like(D)), lr, finite)
+        return nu, inner, tf.cast(finite, g.dtype)
+
+    def _plain_step(self, g: tf.Tensor, lr: tf.Tensor) -> None:
+        if self.max_grad_norm is not None:
+            g *= self.max_grad_norm / tf.maximum(tf.norm(g), self.max_grad_norm)
+        self._apply(g, lr, tf.constant(True))
+
+    def _apply(self, D: tf.Tensor, lr: tf.Tensor, taken: tf.Tensor) -> None:
+        """velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity."""
+        velocity = tf.where(taken, self.momentum * self._velocity + D, self._velocity)
+        self._velocity.assign(velocity)
+        moved = tf.where(taken, lr * (1 - self.momentum) * velocity, tf.zeros_like(velocity))
+        for variable, part in zip(self.variables, unflatten(moved, self.variables), strict=True):
+            variable.assign_sub(part)
+
+    def check_synced(self) -> None:
+        """Raises RuntimeError on every rank unless the parameters are bitwise equal on all of them."""
+        if self.comm.size > 1:
+            self.comm.check_synced(get_flat(self.variables))

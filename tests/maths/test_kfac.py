@@ -1,0 +1,352 @@
+"""KFAC against dense Fisher matrices, loops, and least squares; in float64."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines_lite.acktr import acktr
+from baselines_lite.acktr.config import Config
+from baselines_lite.common import kfac, networks
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.flat import flat_gradient, get_flat
+from baselines_lite.common.kfac import Factors, Kfac, damped_inverses, factors_of, kl_clip
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.policy import ActorCritic
+
+RNG = np.random.default_rng(0)
+VECTOR, PICTURE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(0, 255, (10, 9, 2), np.uint8)
+
+
+def dense(n_in=3, n_out=2):
+    return networks.Dense(n_in, n_out, rng=np.random.default_rng(1), dtype=tf.float64)
+
+
+def conv(kernel=3, stride=2, n_in=2, n_out=3, padding="VALID", scale=1.0):
+    return networks.Conv(n_in, n_out, kernel, stride, rng=np.random.default_rng(1), padding=padding, scale=scale,
+                         dtype=tf.float64)
+
+
+def test_for_a_batch_of_one_the_kronecker_product_is_the_outer_product_of_the_gradient():
+    layer, x, g = dense(), RNG.normal(size=(1, 3)), RNG.normal(size=(1, 2))
+    A, G = (f.numpy() for f in factors_of(layer, tf.constant(x), tf.constant(g)))
+    gradient = np.append(x[0], 1.0)[:, None] * g  # of V [n, m]
+    np.testing.assert_allclose(np.kron(A, G), np.outer(gradient, gradient), atol=1e-12)
+
+
+def test_factors_are_means_over_examples():
+    layer, x, g = dense(), RNG.normal(size=(50, 3)), RNG.normal(size=(50, 2))
+    A, G = factors_of(layer, tf.constant(x), tf.constant(g))
+    a = np.append(x, np.ones((50, 1)), axis=1)
+    np.testing.assert_allclose(A, np.mean([np.outer(r, r) for r in a], axis=0), atol=1e-12)
+    np.testing.assert_allclose(G, np.mean([np.outer(r, r) for r in g], axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(8, 4, "VALID"), (3, 2, "VALID"), (3, 1, "SAME")])
+def test_convolution_factors_against_loops(kernel, stride, padding):
+    layer = conv(kernel, stride, padding=padding, scale=0.5)
+    x = RNG.normal(size=(2, 16, 12, 2))
+    y = layer(tf.constant(x))
+    g = RNG.normal(size=y.shape)
+    A, G = factors_of(layer, tf.constant(x), tf.constant(g))
+    rows, columns = y.shape[1:3]
+    if padding == "SAME":
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    total_a, total_g = 0.0, 0.0
+    for b in range(2):
+        for r in range(rows):
+            for c in range(columns):
+                patch = x[b, r * stride : r * stride + kernel, c * stride : c * stride + kernel].ravel() * 0.5
+                a = np.append(patch, 1.0)
+                total_a, total_g = total_a + np.outer(a, a) / 2, total_g + np.outer(g[b, r, c], g[b, r, c])
+                V = kfac.to_matrix(layer.w, layer.b).numpy()
+                np.testing.assert_allclose(a @ V, y[b, r, c], atol=1e-10)  # the patch is what multiplies V
+    np.testing.assert_allclose(A, total_a, atol=1e-10)
+    np.testing.assert_allclose(G, total_g / (2 * rows * columns), atol=1e-12)
+
+
+def test_a_convolution_with_one_output_is_a_dense_layer():
+    layer, plain = conv(5, 1, n_in=2, n_out=3), dense(50, 3)
+    plain.w.assign(tf.reshape(layer.w, [50, 3]))
+    x, g = RNG.normal(size=(7, 5, 5, 2)), RNG.normal(size=(7, 3))
+    np.testing.assert_allclose(layer(tf.constant(x))[:, 0, 0], plain(tf.constant(x.reshape(7, 50))), atol=1e-12)
+    for mine, theirs in zip(factors_of(layer, tf.constant(x), tf.constant(g[:, None, None])),
+                            factors_of(plain, tf.constant(x.reshape(7, 50)), tf.constant(g)), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+def test_chosen_positions_estimate_all():
+    layer = conv(3, 1)
+    x = np.ones((4, 10, 9, 2))  # the same patch everywhere: a subset is exact
+    g = np.tile(RNG.normal(size=(4, 1, 1, 3)), (1, 8, 7, 1))
+    every = factors_of(layer, tf.constant(x), tf.constant(g))
+    some = factors_of(layer, tf.constant(x), tf.constant(g), tf.constant([0, 17, 55]))
+    for mine, theirs in zip(some, every, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+def spd(n):
+    a = RNG.normal(size=(n, n))
+    return a @ a.T / n
+
+
+def test_preconditioning_is_the_dense_damped_solve():
+    factors = Factors(spd(4), spd(3))
+    damping, gradient = 0.05, RNG.normal(size=(4, 3))
+    A, G = damped_inverses(factors, damping)
+    pi = np.sqrt((np.trace(factors.A) / 4) / (np.trace(factors.G) / 3))
+    dense_fisher = np.kron(factors.A + pi * np.sqrt(damping) * np.eye(4), factors.G + np.sqrt(damping) / pi * np.eye(3))
+    np.testing.assert_allclose((A @ gradient @ G).ravel(), np.linalg.solve(dense_fisher, gradient.ravel()), rtol=1e-9)
+
+
+def test_damping_does_not_care_how_a_scale_is_split_between_the_factors():
+    A, G = spd(4), spd(3)
+    one, other = damped_inverses(Factors(A, G), 0.1), damped_inverses(Factors(100 * A, G / 100), 0.1)
+    np.testing.assert_allclose(np.kron(*one), np.kron(*other), rtol=1e-9)
+    zero = damped_inverses(Factors(np.zeros((2, 2)), G), 0.1)
+    assert all(np.isfinite(f).all() for f in zero)
+
+
+@pytest.mark.parametrize(("inner", "active"), [(5.0, True), (1e-4, False), (0.0, False), (-3.0, False)])
+def test_the_kl_clip(inner, active):
+    lr, clip = 0.25, 0.001
+    nu = float(kl_clip(tf.constant(inner, tf.float64), tf.constant(lr, tf.float64), clip))
+    if active:
+        assert lr**2 * nu**2 * inner == pytest.approx(clip)
+    else:
+        assert nu == 1.0
+
+
+def batch_for(policy, count=64, seed=0, scales=1.0):
+    rng = np.random.default_rng(seed)
+    space = policy.observation_space
+    obs = (rng.integers(0, 256, (count, *space.shape), dtype=np.uint8) if space.dtype == np.uint8
+           else rng.normal(size=(count, *space.shape)) * scales)
+    acted = policy.compiled_actor()(obs, policy.pdtype.noise(rng, (count,)).astype(np.float64))
+    arrays = {"obs": obs, "actions": acted.actions, "advs": rng.normal(size=count), "returns": rng.normal(size=count)}
+    return {name: tf.constant(array) for name, array in arrays.items()}
+
+
+def made(space, action_space, network, options, seed=0, **kfac_options):
+    policy = ActorCritic(space, action_space, network=network, network_options=options, value_network="shared",
+                         dtype=tf.float64, seed=seed)
+    rng = np.random.default_rng(seed)
+    for v in policy.trainable_variables:
+        v.assign_add(rng.normal(scale=0.1, size=v.shape))
+    cfg = Config()
+    optimizer = Kfac(policy, Comm(), lambda b: acktr.loss_and_stats(policy, cfg, b),
+                     lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS,
+                     **{"cold_iter": 0, "momentum": 0.0, **kfac_options})
+    return policy, optimizer
+
+
+SMALL = ("cnn", {"convs": "3@4/2", "num_hidden": 4})
+
+
+def per_example_scores(policy, batch, noise):
+    """grad of each example's log-likelihood by (V of each layer..., logstd): [B, P] per block."""
+    blocks = []
+    for b in range(len(noise)):
+        one = {k: v[b : b + 1] for k, v in batch.items()} | {"value_noise": tf.constant(noise[b : b + 1])}
+        with tf.GradientTape() as tape:
+            total = acktr.log_likelihood(policy, Config(), one)
+        variables = [v for m in policy.submodules if isinstance(m, networks.Dense | networks.Conv) for v in (m.w, m.b)]
+        variables += [] if policy.logstd is None else [policy.logstd]
+        blocks.append([g.numpy() for g in tape.gradient(total, variables)])
+    return blocks
+
+
+def test_g_of_the_heads_in_expectation_over_actions_is_their_exact_fisher_matrix():
+    """For logits: mean over s of diag(p) - p p^T; for the value: 1."""
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(4), "mlp", {"num_hidden": 3})
+    batch = batch_for(policy, 30)
+    pd, _ = policy.evaluate(batch["obs"])
+    p = tf.exp(pd.log_probs).numpy()
+    index = next(i for i, layer in enumerate(optimizer.layers) if layer is policy.pi_head)
+    value = next(i for i, layer in enumerate(optimizer.layers) if layer is policy.vf_head)
+    total = 0.0
+    for action in range(4):
+        for n in range(30):  # one example at a time, so that it can be weighted by its probability
+            one = {k: v[n : n + 1] for k, v in batch.items()} | {"actions": tf.constant([action])}
+            optimizer.factors, optimizer.gathered = None, 0
+            optimizer.gather(one)
+            total = total + p[n, action] * optimizer.factors[index].G / 30
+            np.testing.assert_allclose(optimizer.factors[value].G, 1.0, atol=1e-12)
+    expected = np.mean([np.diag(row) - np.outer(row, row) for row in p], axis=0)
+    np.testing.assert_allclose(total, expected, atol=1e-12)
+
+
+def test_a_whole_network_against_the_blocks_of_its_exact_fisher_matrix():
+    """On one example, repeated, A (x) G is exact for dense layers: the step is that of the dense damped blocks."""
+    policy, optimizer = made(VECTOR, gym.spaces.Box(-1, 1, (2,)), "mlp", {"num_hidden": 3, "num_layers": 1},
+                             damping=1e-2, kfac_clip=1e9, inverse_every=1)
+    batch = {k: tf.repeat(v[:1], 8, axis=0) for k, v in batch_for(policy, 4).items()}
+    optimizer.rng = np.random.default_rng(3)
+    noise = np.random.default_rng(3)
+    noise.permutation(8)
+    noise = noise.choice([-1.0, 1.0], size=8)
+    with tf.GradientTape() as tape:
+        loss, _ = acktr.loss_and_stats(policy, Config(), batch)
+    g = flat_gradient(tape, loss, optimizer.variables).numpy()
+    scores = per_example_scores(policy, batch, noise)
+    before = get_flat(optimizer.variables)
+    optimizer.update(batch, 0.5)
+    moved = (get_flat(optimizer.variables) - before) / -0.5
+    start = 0
+    for i, layer in enumerate(optimizer.layers):
+        w, b = (np.array([s[2 * i + k] for s in scores]) for k in (0, 1))
+        m = b.shape[-1]
+        n = w[0].size // m + 1
+        blocks = np.concatenate([w.reshape(8, n - 1, m), b[:, None]], axis=1)
+        A, G = optimizer.factors[i]
+        if layer is policy.pi_head or layer is policy.vf_head:
+            fisher = np.mean([np.outer(s.ravel(), s.ravel()) for s in blocks], axis=0)
+            np.testing.assert_allclose(np.kron(A, G), fisher, atol=1e-10)
+        pi = np.sqrt((np.trace(A) / n) / (np.trace(G) / m))
+        damped = np.kron(A + pi * 0.1 * np.eye(n), G + 0.1 / pi * np.eye(m))
+        part = g[start : start + n * m]
+        mine = moved[start : start + n * m]
+        V = np.concatenate([part[: (n - 1) * m].reshape(n - 1, m), part[(n - 1) * m :][None]])
+        D = np.linalg.solve(damped, V.ravel()).reshape(n, m)
+        np.testing.assert_allclose(mine, np.concatenate([D[:-1].ravel(), D[-1]]), rtol=1e-6, atol=1e-9)
+        start += n * m
+    np.testing.assert_allclose(moved[start:], g[start:] / (2 + 1e-2), rtol=1e-9)
+
+
+def test_linear_gaussian_regression_takes_one_step_to_least_squares():
+    """With G = 1 and no damping, lr 1 is Newton's step on mean (V - R)^2 / 2."""
+    policy = ActorCritic(VECTOR, gym.spaces.Discrete(2), network_options={"num_layers": 0}, dtype=tf.float64,
+                         value_network="copy")
+    batch = batch_for(policy, 40)
+    cfg = Config(vf_coef=0.5, ent_coef=0.0)
+    optimizer = Kfac(policy, Comm(), lambda b: acktr.loss_and_stats(policy, cfg, b),
+                     lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS, cold_iter=0, momentum=0.0,
+                     damping=1e-14, kfac_clip=1e9)
+    optimizer.update(batch | {"advs": tf.zeros(40, tf.float64)}, 1.0)
+    x = np.append(batch["obs"], np.ones((40, 1)), axis=1)
+    expected = np.linalg.lstsq(x, batch["returns"].numpy(), rcond=None)[0]
+    np.testing.assert_allclose(np.append(policy.vf_head.w, policy.vf_head.b), expected, atol=1e-5)
+
+
+def run(updates=6, seed=5, **options):
+    policy, optimizer = made(PICTURE, gym.spaces.Discrete(3), *SMALL, inverse_every=2, **options)
+    figures = [optimizer.update(batch_for(policy, 16, seed=seed + k), 0.1) for k in range(updates)]
+    return policy, optimizer, figures
+
+
+def test_two_runs_with_one_seed_agree_bit_for_bit():
+    one, other = (get_flat(run()[0].trainable_variables) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_asynchronous_inverses_are_the_synchronous_ones_once_current():
+    policy, optimizer = made(PICTURE, gym.spaces.Discrete(3), *SMALL, asynchronous=True)
+    optimizer.gather(batch_for(policy, 16))
+    optimizer.inverter.refresh(optimizer.factors)
+    assert optimizer.inverter.inverses is None  # handed over, not there yet
+    optimizer.inverter._thread.join()
+    optimizer.inverter.refresh(optimizer.factors)
+    for mine, factors in zip(optimizer.inverter.inverses, optimizer.factors, strict=True):
+        for a, b in zip(mine, damped_inverses(factors, 0.01), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_running_factors_begin_as_a_plain_mean():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, stats_decay=0.9)
+    batches = [batch_for(policy, 16, seed=k) for k in range(4)]
+    single = []
+    for batch in batches:
+        optimizer.factors, optimizer.gathered = None, 0
+        optimizer.gather(batch)
+        single.append(optimizer.factors[0].A)
+    optimizer.factors, optimizer.gathered = None, 0
+    for batch in batches:
+        optimizer.gather(batch)
+    np.testing.assert_allclose(optimizer.factors[0].A, np.mean(single, axis=0), atol=1e-12)
+
+
+def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_along_the_gradient():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 6}, kfac_clip=0.01, damping=1e-3)
+    scales = [0.1, 1.0, 10.0]  # badly scaled inputs: what a natural gradient is for
+    policy.pi_net.layers[0].w.assign(policy.pi_net.layers[0].w / np.array(scales)[:, None])
+    batch = batch_for(policy, 256, scales=scales)
+    start = get_flat(optimizer.variables)
+    figures = optimizer.update(batch, 1.0)
+    assert figures["kfac_nu"] < 1 and figures["kfac_kl"] == pytest.approx(0.005)
+
+    def loss_and_kl(theta, old=None):
+        from baselines_lite.common.flat import set_flat
+
+        set_flat(optimizer.variables, theta)
+        pd, values = policy.evaluate(batch["obs"])
+        loss = acktr.loss_and_stats(policy, Config(), batch)[0].numpy()
+        if old is None:
+            return loss, (pd, values)
+        kl = tf.reduce_mean(old[0].kl(pd)) + 0.5 * tf.reduce_mean(tf.square(values - old[1]))
+        return loss, kl.numpy()
+
+    natural = get_flat(optimizer.variables) - start
+    before, old = loss_and_kl(start)
+    after, kl = loss_and_kl(start + natural, old)
+    with tf.GradientTape() as tape:
+        loss_and_kl(start)
+        loss = acktr.loss_and_stats(policy, Config(), batch)[0]
+    g = flat_gradient(tape, loss, optimizer.variables).numpy()
+    low, high = 0.0, 10.0
+    for _ in range(50):  # the plain step of the same KL
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss_and_kl(start - middle * g, old)[1] < kl else (low, middle)
+    plain, plain_kl = loss_and_kl(start - low * g, old)
+    assert plain_kl == pytest.approx(kl, rel=1e-3)
+    assert before - after > 1.1 * (before - plain) > 0
+
+
+def test_what_is_not_finite_is_skipped_and_counted():
+    policy, optimizer, _ = run(updates=3)
+    theta = get_flat(policy.trainable_variables)
+    batch = batch_for(policy, 16) | {"advs": tf.fill([16], tf.constant(np.nan, tf.float64))}
+    assert optimizer.update(batch, 0.1)["kfac_skipped"] == 1
+    np.testing.assert_array_equal(get_flat(policy.trainable_variables), theta)
+    assert optimizer.update(batch_for(policy, 16), 0.1)["kfac_skipped"] == 1
+    assert np.isfinite(get_flat(policy.trainable_variables)).all()
+
+
+def test_cold_updates_are_clipped_momentum_steps():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, cold_iter=2, momentum=0.9,
+                             max_grad_norm=0.01)
+    theta, velocity = get_flat(optimizer.variables), 0.0
+    for k in range(2):
+        batch = batch_for(policy, 16, seed=k)
+        with tf.GradientTape() as tape:
+            loss, _ = acktr.loss_and_stats(policy, Config(), batch)
+        g = flat_gradient(tape, loss, optimizer.variables).numpy()
+        velocity = 0.9 * velocity + g * min(1, 0.01 / np.linalg.norm(g))
+        theta = theta - 0.5 * 0.1 * velocity
+        optimizer.update(batch, 0.5)
+        np.testing.assert_allclose(get_flat(optimizer.variables), theta, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("network", "options", "words"), [("lstm", {}, "lstm"), ("mlp", {"layer_norm": True}, "ln0")])
+def test_layers_that_kfac_cannot_treat_are_refused(network, options, words):
+    with pytest.raises(UserError, match=f"dense and convolutional.*{words}"):
+        made(VECTOR, gym.spaces.Discrete(3), network, options)
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    class Twice(tf.Module):
+        out_size = 3
+
+        def __init__(self, dtype):
+            super().__init__()
+            self.layer = networks.Dense(3, 3, rng=RNG, dtype=dtype)
+
+        def __call__(self, x):
+            return self.layer(self.layer(x))
+
+    networks.register("twice")(lambda size, *, rng, dtype, name: Twice(dtype))
+    try:
+        policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "twice", {})
+        with pytest.raises(UserError, match="used twice"):
+            optimizer.gather(batch_for(policy, 8))
+    finally:
+        del networks.NETWORKS["twice"]
