@@ -66,12 +66,9 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
     quota = [episodes // N + (n < episodes % N) for n in range(N)]
     returns: list[list[float]] = [[] for _ in range(N)]
     totals, cut = np.zeros(N), 0
-    act, rng = policy.actor(), stream(seed, "evaluation")
-    obs, _ = venv.reset(seed=env_seeds(seed, 0, N))
+    player = Player(policy, venv, deterministic, seed)
     while any(len(done) < share for done, share in zip(returns, quota, strict=True)):
-        noise = None if deterministic else policy.pdtype.noise(rng, (N,))
-        actions = act(policy.features(obs), noise).actions
-        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
+        rewards, terminated, truncated = player.step()
         totals += rewards
         for n in np.flatnonzero(terminated | truncated):
             if len(returns[n]) < quota[n]:
@@ -79,6 +76,23 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
                 cut += bool(truncated[n])
             totals[n] = 0.0
     return np.array([r for per_env in returns for r in per_env]), cut
+
+
+class Player:
+    """A policy in a vector environment that is neither trained nor normalised anew. Resets the environment."""
+
+    def __init__(self, policy: ActorCritic, venv: VectorEnv, deterministic: bool, seed: int) -> None:
+        self.policy, self.venv, self.deterministic = policy, venv, deterministic
+        self._act, self._rng = policy.actor(), stream(seed, "evaluation")
+        self._obs, _ = venv.reset(seed=env_seeds(seed, 0, venv.num_envs))
+
+    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every environment: raw rewards, terminated, truncated, [N] each."""
+        policy = self.policy
+        noise = None if self.deterministic else policy.pdtype.noise(self._rng, (self.venv.num_envs,))
+        actions = self._act(policy.features(self._obs), noise).actions
+        self._obs, rewards, terminated, truncated, _ = self.venv.step(policy.to_env(actions))
+        return rewards, terminated, truncated
 
 
 def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministic: bool, seed: int,
@@ -101,13 +115,10 @@ def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministi
     with video.drawing(env_id):
         venv = in_workers([factory])
         check_spaces(policy, venv.single_observation_space, venv.single_action_space)
-        obs, _ = venv.reset(seed=env_seeds(seed, 0, 1))
-    act, rng = policy.actor(), stream(seed, "evaluation")
+        player = Player(policy, venv, deterministic, seed)
     total, played = 0.0, 0
     while played < episodes:
-        noise = None if deterministic else policy.pdtype.noise(rng, (1,))
-        actions = act(policy.features(obs), noise).actions
-        obs, rewards, terminated, truncated, _ = venv.step(policy.to_env(actions))
+        rewards, terminated, truncated = player.step()
         total += float(rewards[0])
         if terminated[0] or truncated[0]:
             yield total, bool(truncated[0])

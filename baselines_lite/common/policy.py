@@ -72,10 +72,6 @@ class ActorCritic(tf.Module):
         self._act = tf.function(self._act_with, reduce_retracing=True)
         self._weights_to_act = tf.function(self._copy_weights)
 
-    def pd(self, features: tf.Tensor) -> Pd:
-        """The action distributions of features [B, ...]."""
-        return self.pdtype.pd(self.pi_head(self.pi_net(features)), self.logstd)
-
     def value(self, features: tf.Tensor) -> tf.Tensor:
         """V of features [B, ...]: [B]."""
         return tf.squeeze(self.vf_head(self.vf_net(features)), axis=-1)
