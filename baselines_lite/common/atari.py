@@ -87,10 +87,9 @@ class AtariGames(AtariVectorEnv):
             life_loss_info=self.options.life_loss, reward_clipping=False, autoreset_mode=AutoresetMode.SAME_STEP)
         super().__init__(stack_num=self.options.frame_stack, img_height=SIZE, img_width=SIZE, **common)
         self.spec, self.render_mode = spec, render_mode
-        self.metadata["render_fps"] = 60 // self.options.frame_skip
+        self.metadata = {**self.metadata, "render_fps": 60 // self.options.frame_skip}
         self._viewer = render_mode and AtariVectorEnv(stack_num=1, img_height=SCREEN[0], img_width=SCREEN[1],
                                                       grayscale=False, **common)
-        self._first_frame = np.zeros(num_env, np.int32)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """As Gymnasium's; `seed` may also be a list with a seed per game."""

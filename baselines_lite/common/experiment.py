@@ -27,9 +27,8 @@ import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from baselines_lite.common import tf_setup, vec_env, video
-from baselines_lite.common.atari import describe
 from baselines_lite.common.checkpoint import load_into
-from baselines_lite.common.config import resolve, to_dict
+from baselines_lite.common.config import AtariOptions, resolve, to_dict
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.logger import Logger, versions
@@ -68,7 +67,8 @@ class Experiment:
         if isinstance(env, VectorEnv):
             values.setdefault("num_env", env.num_envs)
         resolved = resolve(config_type, presets, self.family, values, self.comm.size)
-        self.run, self.config, self.atari = resolved.run, resolved.config, resolved.atari
+        self.run, self.config = resolved.run, resolved.config
+        self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
         self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network in SMALL else None))
@@ -78,9 +78,11 @@ class Experiment:
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = vec_env.make_vec_env(env, self.config.num_env, vec=self.run.vec,
                                          render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
-                                         atari=self.atari, threads=self.threads)
-        # None for other environments, and for games that someone else has set up.
-        self.atari = getattr(self.venv, "options", None) if self.family == "atari" else None
+                                         atari=resolved.atari, threads=self.threads)
+        if self.family == "atari":
+            from baselines_lite.common.atari import AtariGames  # loads the emulator: for its games only
+
+            self.atari = self.venv.options if isinstance(self.venv, AtariGames) else None  # None: set up by others
         cfg = self.config
         self.policy = ActorCritic(
             self.venv.single_observation_space, self.venv.single_action_space, network=cfg.network,
@@ -114,6 +116,8 @@ class Experiment:
                         f"{cfg.num_env} x nsteps {cfg.nsteps}; {self.planned_updates} updates, "
                         f"{self.planned_updates * self.batch} steps")
         if self.atari is not None:
+            from baselines_lite.common.atari import describe
+
             self.logger.say(describe(self.atari))
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
