@@ -19,24 +19,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.policy import Policy
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_policy(path: str | Path, policy: ActorCritic) -> None:
+def save_policy(path: str | Path, policy: Policy) -> None:
     """Writes the policy to `path`, replacing what is there. Raises UserError where that is not possible."""
     metadata = {
         "format": FORMAT,
         **policy.info,
-        "network": policy.network,
-        "network_options": policy.network_options,
-        "value_network": policy.value_network,
-        "compute": policy.compute.name,
+        "policy": type(policy).__name__,
+        "settings": policy.settings,
         "observation_space": space_to_json(policy.observation_space),
         "action_space": space_to_json(policy.action_space),
-        "normalize": {"observations": policy.normalize.obs is not None, "rewards": policy.normalize.ret is not None,
-                      "gamma": policy.normalize.gamma},
     }
     tensors = {f"weights/{name}": value.numpy() for name, value in weights(policy).items()}
     tensors |= {f"normalize/{name}": value for name, value in policy.normalize.state().items()}
@@ -52,16 +48,15 @@ def save_policy(path: str | Path, policy: ActorCritic) -> None:
         raise UserError(f"cannot write the model file {str(path)!r}: {error.strerror}") from None
 
 
-def load_policy(path: str | Path) -> ActorCritic:
+def load_policy(path: str | Path) -> Policy:
     """The policy in a file that `save_policy` wrote. Raises UserError if the file is missing, damaged or foreign."""
     metadata, tensors = read(path)
     try:
-        policy = ActorCritic(
-            space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]),
-            network=metadata["network"], network_options=metadata["network_options"],
-            value_network=metadata["value_network"], normalize_observations=metadata["normalize"]["observations"],
-            normalize_rewards=metadata["normalize"]["rewards"], reward_gamma=metadata["normalize"]["gamma"],
-            compute=tf.as_dtype(metadata.get("compute", "float32")))
+        if metadata["policy"] not in Policy.KINDS:
+            raise UserError(f"the model file {str(path)!r} holds a policy of the kind {metadata['policy']}; import the "
+                            "module that defines it first")
+        policy = Policy.KINDS[metadata["policy"]](space_from_json(metadata["observation_space"]),
+                                                  space_from_json(metadata["action_space"]), **metadata["settings"])
         policy.info = {k: metadata[k] for k in ("algorithm", "env", "config", "atari", "versions") if k in metadata}
         assign(policy, path, tensors)
     except (KeyError, TypeError, ValueError) as error:
@@ -69,16 +64,16 @@ def load_policy(path: str | Path) -> ActorCritic:
     return policy
 
 
-def load_into(policy: ActorCritic, path: str | Path) -> None:
+def load_into(policy: Policy, path: str | Path) -> None:
     """Gives a policy the weights and statistics of a file. Raises UserError if they are for another kind of policy."""
     metadata, tensors = read(path)
-    mine = {"algorithm": policy.info.get("algorithm"), "network": policy.network, "value_network": policy.value_network,
-            "network_options": policy.network_options, "observation_space": space_to_json(policy.observation_space),
+    mine = {"algorithm": policy.info.get("algorithm"), "policy": type(policy).__name__, **policy.settings,
+            "observation_space": space_to_json(policy.observation_space),
             "action_space": space_to_json(policy.action_space)}
+    theirs = {**metadata, **metadata["settings"]}
     for key, value in mine.items():
-        if metadata.get(key) != value:
-            raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {metadata.get(key)}, not "
-                            f"{value}")
+        if key not in ("compute", "reward_gamma") and theirs.get(key) != value:
+            raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {theirs.get(key)}, not {value}")
     assign(policy, path, tensors)
 
 
@@ -101,12 +96,12 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return metadata, tensors
 
 
-def weights(policy: ActorCritic) -> dict[str, tf.Variable]:
+def weights(policy: Policy) -> dict[str, tf.Variable]:
     """The policy's trainable variables by name."""
     return {v.name.removesuffix(":0"): v for v in policy.trainable_variables}
 
 
-def assign(policy: ActorCritic, path: str | Path, tensors: dict[str, np.ndarray]) -> None:
+def assign(policy: Policy, path: str | Path, tensors: dict[str, np.ndarray]) -> None:
     """Puts a file's tensors into a policy. Raises UserError where names or shapes differ; then nothing is changed."""
     variables = weights(policy)
     found = {k.removeprefix("weights/"): t for k, t in tensors.items() if k.startswith("weights/")}

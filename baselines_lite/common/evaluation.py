@@ -13,12 +13,12 @@ from baselines_lite.common import tf_setup, video
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.policy import Policy
 from baselines_lite.common.seeding import env_seeds, stream
 from baselines_lite.common.vec_env import EnvLike, family_of, find_spec, in_workers, make_one, make_vec_env, reset
 
 
-def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministic: bool = True,
+def evaluate(policy: Policy, env: EnvLike, episodes: int = 10, deterministic: bool = True,
              seed: int = 0) -> np.ndarray:
     """Raw undiscounted returns [episodes] of whole episodes; the policy's statistics stay as they are.
 
@@ -43,7 +43,7 @@ def evaluate(policy: ActorCritic, env: EnvLike, episodes: int = 10, deterministi
             venv.close()
 
 
-def atari_options(policy: ActorCritic, env: EnvLike) -> AtariOptions | None:
+def atari_options(policy: Policy, env: EnvLike) -> AtariOptions | None:
     """How to play whole games with a policy, if `env` is the id of one."""
     if isinstance(env, str) and family_of(find_spec(env)) == "atari":
         from baselines_lite.common.atari import to_watch
@@ -52,14 +52,14 @@ def atari_options(policy: ActorCritic, env: EnvLike) -> AtariOptions | None:
     return None
 
 
-def check_spaces(policy: ActorCritic, observation_space: gym.Space, action_space: gym.Space) -> None:
+def check_spaces(policy: Policy, observation_space: gym.Space, action_space: gym.Space) -> None:
     """Raises UserError unless an environment's spaces are the policy's."""
     for mine, theirs in ((policy.observation_space, observation_space), (policy.action_space, action_space)):
         if mine != theirs:
             raise UserError(f"the policy was made for the space {mine}, the environment has {theirs}")
 
 
-def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bool, seed: int
+def _play(policy: Policy, venv: VectorEnv, episodes: int, deterministic: bool, seed: int
           ) -> tuple[np.ndarray, int]:
     """Raw returns [episodes], and how many of the episodes were truncated."""
     N = venv.num_envs
@@ -81,7 +81,7 @@ def _play(policy: ActorCritic, venv: VectorEnv, episodes: int, deterministic: bo
 class Player:
     """A policy in a vector environment, with its memory if it has one; neither is trained nor normalised anew."""
 
-    def __init__(self, policy: ActorCritic, venv: VectorEnv, deterministic: bool, seed: int) -> None:
+    def __init__(self, policy: Policy, venv: VectorEnv, deterministic: bool, seed: int) -> None:
         self.policy, self.venv = policy, venv
         self._act, self._deterministic, self._rng = policy.actor(), deterministic, stream(seed, "evaluation")
         self._obs = reset(venv, env_seeds(seed, 0, venv.num_envs))
@@ -92,7 +92,7 @@ class Player:
     def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One step of every environment: raw rewards, terminated, truncated, [N] each."""
         policy = self.policy
-        noise = None if self._deterministic else policy.pdtype.noise(self._rng, (self.venv.num_envs,))
+        noise = None if self._deterministic else policy.noise(self._rng, (self.venv.num_envs,))
         memory = (self._state, self._firsts) if policy.recurrent else ()
         acted = self._act(policy.features(self._obs), noise, *memory)
         self._state = acted.state
@@ -103,7 +103,7 @@ class Player:
         return rewards, terminated, truncated
 
 
-def watch_episodes(policy: ActorCritic, env_id: str, episodes: int, deterministic: bool, seed: int,
+def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bool, seed: int,
                    folder: str) -> Iterator[tuple[float, bool]]:
     """Plays in a window where there is a display, else into a video per episode below `folder`.
 

@@ -17,13 +17,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from gymnasium.vector import VectorEnv
 
 from baselines_lite.common import tf_setup, vec_env, video
@@ -34,7 +33,7 @@ from baselines_lite.common.errors import UserError
 from baselines_lite.common.logger import Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
 from baselines_lite.common.plotting import plot_run
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.rollout import Rollout
 
 SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
@@ -44,10 +43,13 @@ class Experiment:
     """One training run. Everything that can be wrong with its input is found here, on all ranks together.
 
     `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
+    `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
     """
 
     def __init__(self, algorithm: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
-                 total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None) -> None:
+                 total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None,
+                 make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None) -> None:
+        self._make_policy = make_policy or actor_critic
         self.comm = comm or get_comm()
         self.algorithm = algorithm
         self._start = time.perf_counter()
@@ -84,11 +86,7 @@ class Experiment:
 
             self.atari = self.venv.options if isinstance(self.venv, AtariGames) else None  # None: set up by others
         cfg = self.config
-        self.policy = ActorCritic(
-            self.venv.single_observation_space, self.venv.single_action_space, network=cfg.network,
-            network_options=resolved.network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
-            normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-            reward_gamma=cfg.gamma, seed=self.run.seed, compute=tf.as_dtype(self.run.dtype))
+        self.policy = self._make_policy(self, resolved.network_options)
         if hasattr(cfg, "check_policy"):
             cfg.check_policy(self.policy)
         self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
@@ -246,6 +244,16 @@ class Experiment:
             lines += [f"model: {self.save_path}",
                       f"play:  {shlex.quote(sys.executable)} run.py --load_path={shlex.quote(self.save_path)} --play"]
         self.logger.say("\n".join(lines))
+
+
+def actor_critic(exp: Experiment, network_options: dict[str, Any], kind: type[ActorCritic] = ActorCritic
+                 ) -> ActorCritic:
+    """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""
+    cfg, run = exp.config, exp.run
+    return kind(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
+                network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+                normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+                reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
 
 
 def writable(folder: Path) -> bool:

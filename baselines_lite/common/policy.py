@@ -7,7 +7,7 @@ observations; `evaluate` takes normalised features, as a rollout stores them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -34,7 +34,101 @@ class Acted(NamedTuple):
 Actor = Callable[..., Acted]
 
 
-class ActorCritic(tf.Module):
+class Policy(tf.Module):
+    """What every policy has: spaces, features of observations, normalisation statistics, and what its file must hold.
+
+    A subclass adds networks and the methods that are not implemented here; its constructor takes the spaces and, by
+    keyword, its `settings`, so that its file can give it back. `dtype` is that of weights, heads and losses (float64 is
+    for exact tests); `compute` that of the networks' arithmetic, where they offer the choice.
+    """
+
+    KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its name, for model files
+    recurrent = False
+
+    def __init_subclass__(cls) -> None:
+        Policy.KINDS[cls.__name__] = cls
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str,
+                 network_options: Mapping[str, Any] | None, normalize_observations: bool = False,
+                 normalize_rewards: bool = False, reward_gamma: float = 0.99, seed: int = 0,
+                 dtype: tf.DType = tf.float32, compute: tf.DType | str | None = None) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.network, self.network_options = network, dict(network_options or {})
+        self.dtype, self.compute = dtype, tf.as_dtype(compute or dtype)
+        self.info: dict[str, Any] = {}  # what `learn` knows: algorithm, environment, config; saved in the model file
+        self.encoder = Encoder(observation_space, pictures=networks.takes_pictures(network))
+        mask = self.encoder.normalized
+        self.normalize = Normalize(mask.shape if normalize_observations and mask.any() else None, mask=mask,
+                                   rewards=normalize_rewards, gamma=reward_gamma)
+        self.settings: dict[str, Any] = {
+            "network": network, "network_options": self.network_options, "compute": self.compute.name,
+            "normalize_observations": normalize_observations, "normalize_rewards": normalize_rewards,
+            "reward_gamma": reward_gamma}
+        self._weights_rng, self._rng = stream(seed, "weights"), stream(seed, "step")
+
+    def build(self, size: Any, name: str) -> Any:
+        """A network of this policy's kind, for features of that size."""
+        return networks.build(self.network, size, rng=self._weights_rng, dtype=self.dtype, compute=self.compute,
+                              name=name, options=self.network_options)
+
+    def features(self, obs: Any, out: np.ndarray | None = None, raw: np.ndarray | None = None) -> np.ndarray:
+        """Features [N, ...] of a batch of raw observations, normalised, to `out`; their raw vector [N, d] to `raw`."""
+        vector = self.encoder.vector(obs)
+        if raw is not None and vector is not None:
+            raw[...] = vector
+        if out is None:
+            out = np.empty((self.encoder.batch(obs), *self.encoder.shape), self.encoder.dtype)
+        return self.encoder.features(obs, self.normalize.normalize_obs(vector), out)
+
+    def initial_state(self, num_env: int) -> np.ndarray | None:
+        """The memory of `num_env` environments before anything was seen: zeros [N, S]; None if not recurrent."""
+        return None
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray | None:
+        """What `actor` needs to draw actions of the given batch shape."""
+        raise NotImplementedError
+
+    def actor(self) -> Actor:
+        """A function (features, noise or None for the most probable action, state, firsts) -> Acted."""
+        raise NotImplementedError
+
+    def values_and_logp(self, features: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """(values [N], logp [N] or None) of features and actions: what `actor` may leave out."""
+        raise NotImplementedError
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """What the environment is given for the policy's actions [N, ...]."""
+        raise NotImplementedError
+
+    def step(self, obs: np.ndarray, state: Any = None, firsts: np.ndarray | None = None,
+             deterministic: bool = False) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray | None]:
+        """(actions, values, state, logp) for a batch of raw observations [N, ...].
+
+        `state` [N, S] is what the last step returned, None at the start; `firsts` [N] is true where an episode begins
+        (by default nowhere, and everywhere at the start). A policy without memory returns the state as it came.
+        Actions are as the distribution drew them: give the environment `policy.to_env(actions)`.
+        """
+        features = self.features(obs)
+        noise = None if deterministic else self.noise(self._rng, (len(features),))
+        if self.recurrent:
+            state = self.initial_state(len(features)) if state is None else state
+            firsts = np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool)
+            actions, values, logp, state = self.actor()(features, noise, state, firsts)
+            return actions, values, state, logp
+        actions, values, logp, _ = self.actor()(features, noise)
+        if values is None:
+            values, logp = self.values_and_logp(features, actions)
+        return actions, values, state, logp
+
+    def save(self, path: str) -> None:
+        """Writes weights, statistics, spaces and config to one safetensors file; see checkpoint.save_policy."""
+        from baselines_lite.common.checkpoint import save_policy
+
+        save_policy(path, self)
+
+
+class ActorCritic(Policy):
     """A policy pi(a|s) and a value function V(s), each a head on a network.
 
     With a recurrent network, calls also take `state` [B, S], the memory before the step, and `firsts`, which is true
@@ -42,41 +136,27 @@ class ActorCritic(tf.Module):
     what is computed of them comes out flat, [B * L].
 
     value_network: "shared" puts the value head on the policy's latent, "copy" gives it a second network of its own.
-    Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value. `dtype` is that of weights, heads
-    and losses (float64 is for exact tests); `compute` that of the networks' arithmetic, where they offer the choice.
+    Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value.
     """
+
+    vf_outputs = 1  # of the value's head
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
-                 logstd_init: float = 0.0, normalize_observations: bool = False, normalize_rewards: bool = False,
-                 reward_gamma: float = 0.99, seed: int = 0, dtype: tf.DType = tf.float32,
-                 compute: tf.DType | None = None) -> None:
-        super().__init__()
-        self.observation_space, self.action_space = observation_space, action_space
-        self.network, self.network_options = network, dict(network_options or {})
-        self.value_network = value_network
-        self.info: dict[str, Any] = {}  # what `learn` knows: algorithm, environment, config; saved in the model file
-        self.encoder = Encoder(observation_space, pictures=networks.takes_pictures(network))
+                 logstd_init: float = 0.0, **common: Any) -> None:
+        super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
+        self.value_network = self.settings["value_network"] = value_network
         self.pdtype = make_pd(action_space)
-        mask = self.encoder.normalized
-        self.normalize = Normalize(mask.shape if normalize_observations and mask.any() else None, mask=mask,
-                                   rewards=normalize_rewards, gamma=reward_gamma)
-
-        rng = stream(seed, "weights")
-        self.dtype, self.compute = dtype, compute or dtype
-        build = dict(rng=rng, dtype=dtype, compute=self.compute, options=self.network_options)
-        self.pi_net = networks.build(network, self.encoder.size, name="pi", **build)
-        self.vf_net = (self.pi_net if value_network == "shared"
-                       else networks.build(network, self.encoder.size, name="vf", **build))
+        self.pi_net = self.build(self.encoder.size, "pi")
+        self.vf_net = self.pi_net if value_network == "shared" else self.build(self.encoder.size, "vf")
         nets = [self.pi_net] if self.vf_net is self.pi_net else [self.pi_net, self.vf_net]
         self._state_sizes = [net.state_size for net in nets if hasattr(net, "state_size")]
         self.recurrent = bool(self._state_sizes)
-        self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, rng=rng, gain=0.01, dtype=dtype,
-                                      name="pi_head")
-        self.vf_head = networks.Dense(self.vf_net.out_size, 1, rng=rng, gain=1.0, dtype=dtype, name="vf_head")
-        self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=dtype, name="logstd")
+        head = dict(rng=self._weights_rng, dtype=self.dtype)
+        self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, gain=0.01, name="pi_head", **head)
+        self.vf_head = networks.Dense(self.vf_net.out_size, self.vf_outputs, gain=1.0, name="vf_head", **head)
+        self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=self.dtype, name="logstd")
                        if self.pdtype.has_logstd else None)
-        self._rng = stream(seed, "step")
         self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
         self._distribution = tf.function(self._head_and_logstd, jit_compile=self.prefers_xla)
         self._values = tf.function(self.value, reduce_retracing=True)
@@ -96,8 +176,10 @@ class ActorCritic(tf.Module):
         return [*own, *self.vf_head.trainable_variables]
 
     def initial_state(self, num_env: int) -> np.ndarray | None:
-        """The memory of `num_env` environments before anything was seen: zeros [N, S]; None if not recurrent."""
         return np.zeros((num_env, sum(self._state_sizes)), self.dtype.as_numpy_dtype) if self.recurrent else None
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return self.pdtype.noise(rng, shape)
 
     def latents(self, features: tf.Tensor, state: tf.Tensor | None, firsts: tf.Tensor | None
                 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -113,22 +195,17 @@ class ActorCritic(tf.Module):
 
     def value(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None) -> tf.Tensor:
         """V of features [B, ...]: [B]."""
-        return tf.squeeze(self.vf_head(self.latents(features, state, firsts)[1]), axis=-1)
+        return self.evaluate(features, state, firsts)[1]
 
     def evaluate(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                  ) -> tuple[Pd, tf.Tensor]:
         """(pd, V) of features [B, ...], differentiable."""
         pi, vf, _ = self.latents(features, state, firsts)
-        return self.pdtype.pd(self.pi_head(pi), self.logstd), tf.squeeze(self.vf_head(vf), axis=-1)
+        return self.heads(pi, vf)
 
-    def features(self, obs: Any, out: np.ndarray | None = None, raw: np.ndarray | None = None) -> np.ndarray:
-        """Features [N, ...] of a batch of raw observations, normalised, to `out`; their raw vector [N, d] to `raw`."""
-        vector = self.encoder.vector(obs)
-        if raw is not None and vector is not None:
-            raw[...] = vector
-        if out is None:
-            out = np.empty((self.encoder.batch(obs), *self.encoder.shape), self.encoder.dtype)
-        return self.encoder.features(obs, self.normalize.normalize_obs(vector), out)
+    def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[Pd, tf.Tensor]:
+        """(pd, V) of latents [B, k]."""
+        return (self.pdtype.pd(self.pi_head(pi_latent), self.logstd), tf.squeeze(self.vf_head(vf_latent), axis=-1))
 
     @property
     def prefers_xla(self) -> bool:
@@ -172,7 +249,7 @@ class ActorCritic(tf.Module):
             features, firsts = features[:, None], firsts[:, None]  # sequences of one step
         with replaced(self, self.trainable_variables, weights):
             pi, vf, state = self.latents(features, state, firsts)
-            pd, values = self.pdtype.pd(self.pi_head(pi), self.logstd), tf.squeeze(self.vf_head(vf), axis=-1)
+            pd, values = self.heads(pi, vf)
         actions = pd.mode() if noise is None else pd.sample(noise)
         return Acted(actions, values, pd.logp(actions), state)
 
@@ -210,32 +287,6 @@ class ActorCritic(tf.Module):
         inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
         return self._values(*map(tf.constant, inputs)).numpy()
 
-    def step(self, obs: np.ndarray, state: Any = None, firsts: np.ndarray | None = None,
-             deterministic: bool = False) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
-        """(actions, values, state, logp) for a batch of raw observations [N, ...].
-
-        `state` [N, S] is what the last step returned, None at the start; `firsts` [N] is true where an episode begins
-        (by default nowhere, and everywhere at the start). A policy without memory returns the state as it came.
-        Actions are as the distribution drew them: give the environment `policy.to_env(actions)`.
-        """
-        features = self.features(obs)
-        noise = None if deterministic else self.pdtype.noise(self._rng, (len(features),))
-        if self.recurrent:
-            state = self.initial_state(len(features)) if state is None else state
-            firsts = np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool)
-            actions, values, logp, state = self.actor()(features, noise, state, firsts)
-            return actions, values, state, logp
-        actions, values, logp, _ = self.actor()(features, noise)
-        if values is None:
-            values, logp = self.values_and_logp(features, actions)
-        return actions, values, state, logp
-
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """What the environment is given for actions [N, ...]: a Box's are clipped to its bounds."""
+        """As Policy's; a Box's actions are clipped to its bounds."""
         return self.pdtype.to_env(actions)
-
-    def save(self, path: str) -> None:
-        """Writes weights, statistics, spaces and config to one safetensors file; see checkpoint.save_policy."""
-        from baselines_lite.common.checkpoint import save_policy
-
-        save_policy(path, self)

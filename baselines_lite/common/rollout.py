@@ -143,7 +143,7 @@ class Collector:
         """T steps of every environment with the policy."""
         N, policy, encoder, clock = self.num_env, self.policy, self.policy.encoder, time.perf_counter
         act, recurrent = policy.actor(), policy.recurrent
-        noise = policy.pdtype.noise(self._noise, (T, N))
+        noise = policy.noise(self._noise, (T, N))
         # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything. Fewer
         # than nsteps rows are filled up with zeros: each size of a batch would be compiled anew.
         obs = np.zeros((self.nsteps + 1, N, *encoder.shape), encoder.dtype)
