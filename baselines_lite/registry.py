@@ -30,6 +30,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
     "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, Asynchronous Methods for Deep RL, 1602.01783"),
     "acktr": Algorithm("baselines_lite.acktr", "Wu et al. 2017, Scalable trust-region method (ACKTR), 1708.05144"),
+    "deepq": Algorithm("baselines_lite.deepq", "Mnih et al. 2015, Human-level control, Nature 518", ("Discrete",)),
+    "ddpg": Algorithm("baselines_lite.ddpg", "Lillicrap et al. 2016, Continuous control (DDPG), 1509.02971", ("Box",)),
     "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
 }
 

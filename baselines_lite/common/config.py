@@ -128,12 +128,27 @@ def check_natural(policy: Any) -> None:
                         "trust region. Use value_network=copy")
 
 
+class Sizes(str):
+    """The text of layer sizes separated by commas: `400,300`. Raises UserError for anything else."""
+
+    layers: list[int]
+
+    def __new__(cls, text: str | int) -> Sizes:
+        if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", str(text)):
+            raise UserError(f"{str(text)!r} are no layer sizes: write whole numbers separated by commas, such as "
+                            "400,300")
+        self = super().__new__(cls, text)
+        self.layers = [int(size) for size in self.split(",")]
+        return self
+
+
 @dataclasses.dataclass(frozen=True)
 class MlpOptions:
     """Options of the network `mlp`: fully connected layers; see networks.mlp."""
 
     num_layers: int = option(2, "hidden layers", low=1)
     num_hidden: int = option(64, "units per hidden layer", low=1)
+    sizes: Sizes | None = option(None, "units of each hidden layer, such as 400,300, in place of the two above")
     activation: str = option("tanh", "activation of the hidden layers", choices=("tanh", "relu", "elu"))
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
 
@@ -258,8 +273,8 @@ def convert(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise complaint
         return Schedule(value)
-    if kind is Convs:
-        return Convs(value)
+    if kind in (Convs, Sizes):
+        return kind(value)
     if isinstance(value, bool):
         raise complaint
     try:
@@ -286,6 +301,7 @@ def describe(kind: Any) -> str:
         return " or ".join(describe(k) for k in typing.get_args(kind))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none",
              Schedule: "a number or a schedule such as linear:3e-4", Convs: "convolutions such as 32@8/4,64@4/2",
+             Sizes: "layer sizes such as 400,300",
              Any: "a value"}
     return names.get(kind, str(kind))
 
@@ -379,6 +395,8 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     network_options = check_network_options(config.network, rest, known)
     config.check()
     total = config.num_env * config.nsteps * ranks
+    if hasattr(config, "check_budget"):
+        config.check_budget(run.num_timesteps)
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
                         f"{config.num_env} x nsteps={config.nsteps} = {total} steps")

@@ -19,7 +19,7 @@ class Episode(NamedTuple):
 
 
 class EpisodeTracker:
-    """Turns one rank's rollouts of raw rewards into finished episodes."""
+    """Turns one rank's raw rewards, of whole rollouts or single steps, into finished episodes."""
 
     def __init__(self, num_env: int) -> None:
         self._returns = np.zeros(num_env)
@@ -41,6 +41,16 @@ class EpisodeTracker:
         for n, first in enumerate(begin):
             self._returns[n] += rewards[first:, n].sum(dtype=np.float64)
         self._lengths += T - begin
+        return episodes
+
+
+    def step(self, rewards: np.ndarray, dones: np.ndarray, dead: np.ndarray, now: float) -> list[Episode]:
+        """The episodes that ended in one step of raw rewards [N]; `dead` steps [N] of environments do not count."""
+        self._returns += np.where(dead, 0.0, rewards)
+        self._lengths += ~dead
+        ended = np.flatnonzero(dones)
+        episodes = [Episode(float(self._returns[n]), int(self._lengths[n]), now) for n in ended]
+        self._returns[ended], self._lengths[ended] = 0.0, 0
         return episodes
 
 

@@ -48,3 +48,14 @@ def approx_kl(logratio: tf.Tensor) -> tf.Tensor:
 def clip_fraction(ratio: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
     """The share of samples whose ratio left [1 - eps, 1 + eps]."""
     return tf.reduce_mean(tf.cast(tf.abs(ratio - 1.0) > cliprange, ratio.dtype))
+
+
+def huber(errors: tf.Tensor) -> tf.Tensor:
+    """e^2 / 2 where |e| <= 1, else |e| - 1/2: its gradient is the error clipped to [-1, 1] (Mnih et al. 2015)."""
+    size = tf.abs(errors)
+    return tf.where(size <= 1.0, 0.5 * tf.square(errors), size - 0.5)
+
+
+def pick(table: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """The element of each row of a table [B, K] at a column [B]: [B]. By one-hots, which XLA and gradients prefer."""
+    return tf.reduce_sum(table * tf.one_hot(columns, table.shape[-1], dtype=table.dtype), axis=-1)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import itertools
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from baselines_lite.common.config import (
     ConvOnlyOptions,
     Convs,
     LstmOptions,
+    Sizes,
 )
 from baselines_lite.common.errors import UserError, unknown
 
@@ -310,16 +312,31 @@ def register(name: str) -> Callable[[Builder], Builder]:
 
 @register("mlp")
 def mlp(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, name: str = "mlp",
-        num_layers: int = 2, num_hidden: int = 64, activation: str = "tanh", layer_norm: bool = False) -> Sequential:
-    """Fully connected layers, orthogonal with gain sqrt 2, each with an optional LayerNorm before its activation."""
+        num_layers: int = 2, num_hidden: int = 64, sizes: str | None = None, activation: str = "tanh",
+        layer_norm: bool = False) -> Sequential:
+    """Fully connected layers, orthogonal with gain sqrt 2, each with an optional LayerNorm before its activation.
+
+    `sizes` ("400,300") are the layers' units; without it there are num_layers of num_hidden each.
+    """
     layers: list[Any] = []
-    for i in range(num_layers):
-        layers.append(Dense(size, num_hidden, rng=rng, dtype=dtype, name=f"{name}/{i}"))
+    for i, units in enumerate(Sizes(sizes).layers if sizes else [num_hidden] * num_layers):
+        layers.append(Dense(size, units, rng=rng, dtype=dtype, name=f"{name}/{i}"))
         if layer_norm:
-            layers.append(LayerNorm(num_hidden, dtype=dtype, name=f"{name}/ln{i}"))
+            layers.append(LayerNorm(units, dtype=dtype, name=f"{name}/ln{i}"))
         layers.append(Activation(activation))
-        size = num_hidden
+        size = units
     return Sequential(layers, size)
+
+
+def dense_layers(sizes: Sequence[int], activation: str, *, rng: np.random.Generator, dtype: tf.DType, name: str
+                 ) -> Sequential:
+    """A head of several layers, from sizes[0] inputs to sizes[-1] outputs; all but the last layer are activated."""
+    layers: list[Any] = []
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        last = i == len(sizes) - 2
+        layers.append(Dense(n_in, n_out, rng=rng, gain=1.0 if last else np.sqrt(2), dtype=dtype, name=f"{name}/{i}"))
+        layers += [] if last else [Activation(activation)]
+    return Sequential(layers, sizes[-1])
 
 
 def convolutions(size: tuple[int, ...], convs: str, activation: str, padding: str, rng: np.random.Generator,

@@ -98,9 +98,13 @@ class Normalize:
     def update(self, obs: np.ndarray, rewards: np.ndarray, dones: np.ndarray, comm: Comm) -> None:
         """Merges a rollout's raw observations [T, N, ...], rewards [T, N] and episode ends [T, N] of all ranks."""
         if self.obs is not None:
-            self.obs.merge(merge_over_ranks(Moments.of(obs.reshape(-1, *self.obs.mean.shape)), comm))
+            self.update_obs(obs, comm)
         if self.ret is not None:
             self.ret.merge(merge_over_ranks(Moments.of(self._discounted_sums(rewards, dones).ravel()), comm))
+
+    def update_obs(self, obs: np.ndarray, comm: Comm) -> None:
+        """Merges raw observations [..., *obs_shape] of all ranks."""
+        self.obs.merge(merge_over_ranks(Moments.of(obs.reshape(-1, *self.obs.mean.shape)), comm))
         self.freeze()
 
     def restart(self) -> None:

@@ -1,0 +1,100 @@
+"""A deterministic policy of continuous actions, and the action values that it climbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common import networks
+from baselines_lite.common.errors import UserError
+from baselines_lite.common.policy import Acted, Actor, Policy
+
+HEAD_RANGE = 3e-3  # of the last layers' initial weights: actions and values begin near 0 (1509.02971, section 7)
+
+
+class DeterministicPolicy(Policy):
+    """pi(s) in [-1, 1]^d, scaled to the bounds of a Box for the environment, and Q(s, a).
+
+    Both are networks of the same kind; Q's takes features and action side by side. `dtype` and `compute` as Policy's.
+    """
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
+                 network_options: Mapping[str, Any] | None = None, **common: Any) -> None:
+        super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
+        space = action_space
+        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating) or 0 in space.shape:
+            raise UserError(f"the action space {space} is not supported by ddpg; supported is Box")
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise UserError(f"the action space {space} is not supported by ddpg: its bounds must be finite")
+        if self.encoder.picture_shape is not None:
+            raise UserError(f"the network {network} for pictures is not supported by ddpg; use --network=mlp")
+        self.num_actions = int(np.prod(space.shape))
+        self._centre = ((space.low + space.high) / 2).astype(space.dtype)
+        self._reach = ((space.high - space.low) / 2).astype(space.dtype)
+        size = self.encoder.size
+        self.pi_net, self.q_net = self.build(size, "pi"), self.build(size + self.num_actions, "q")
+        if hasattr(self.pi_net, "state_size"):
+            raise UserError(f"the network {network} has a memory, which ddpg does not support; use mlp")
+        self.pi_head = self._head(self.pi_net.out_size, self.num_actions, "pi_head")
+        self.q_head = self._head(self.q_net.out_size, 1, "q_head")
+        self._q = tf.function(self.q, reduce_retracing=True)
+        self._pi = tf.function(self.pi, reduce_retracing=True)
+
+    def _head(self, n_in: int, n_out: int, name: str) -> networks.Dense:
+        head = networks.Dense(n_in, n_out, rng=self._weights_rng, dtype=self.dtype, name=name)
+        head.w.assign(self._weights_rng.uniform(-HEAD_RANGE, HEAD_RANGE, (n_in, n_out)))
+        return head
+
+    @property
+    def pi_variables(self) -> list[tf.Variable]:
+        """What pi depends on."""
+        return [*self.pi_net.trainable_variables, *self.pi_head.trainable_variables]
+
+    @property
+    def q_variables(self) -> list[tf.Variable]:
+        """What Q depends on."""
+        return [*self.q_net.trainable_variables, *self.q_head.trainable_variables]
+
+    def pi(self, features: tf.Tensor) -> tf.Tensor:
+        """Actions [B, d] in [-1, 1] of features [B, n]."""
+        return tf.tanh(self.pi_head(self.pi_net(features)))
+
+    def q(self, features: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """Q [B] of features [B, n] and actions [B, d]."""
+        return tf.squeeze(self.q_head(self.q_net(tf.concat([features, actions], axis=1))), axis=-1)
+
+    @property
+    def prefers_xla(self) -> bool:
+        """Whether updates compile with XLA."""
+        return networks.runs_in_numpy(self.pi_net)
+
+    def pi_function(self) -> networks.NumpyFunction:
+        """A function from features [N, n] to actions [N, d] with the present weights: in NumPy where possible."""
+        if not networks.runs_in_numpy(self.pi_net):
+            return lambda features: self._pi(tf.constant(features)).numpy()
+        net, head = self.pi_net.numpy(), self.pi_head.numpy()
+        return lambda features: np.tanh(head(net(features)))
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+        """None: the policy draws nothing."""
+
+    def actor(self) -> Actor:
+        pi = self.pi_function()
+
+        def act(features: np.ndarray, noise: None = None, state: None = None, firsts: None = None) -> Acted:
+            return Acted(pi(features))
+
+        return act
+
+    def values_and_logp(self, features: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, None]:
+        """Q(s, a) [N]; a deterministic policy has no probability density."""
+        return self._q(tf.constant(features), tf.constant(actions)).numpy(), None
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [N, d], clipped to [-1, 1], scaled to the Box's bounds and in its shape."""
+        inside = np.minimum(np.maximum(actions, -1.0), 1.0).reshape(len(actions), *self._reach.shape)
+        return (self._centre + self._reach * inside).astype(self._reach.dtype)

@@ -1,0 +1,224 @@
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, 1509.02971).
+
+    for each round:
+        act by pi(s) plus noise for nsteps steps; store (s, a, r, s', terminated) in the replay buffer
+        train_steps times: draw a minibatch;  y = r + gamma (1 - terminated) Q'(s', pi'(s'))
+            theta <- an Adam step on  mean (Q(s, a) - y)^2  for Q and on  -mean Q(s, pi(s))  for pi, averaged over ranks
+            theta' <- theta' + tau (theta - theta')
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.flat import at, flatten, unflatten
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.replay_buffer import ReplayBuffer, Transitions
+from baselines_lite.common.replay_collector import ReplayCollector, frame_of
+from baselines_lite.common.seeding import stream
+from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.ddpg.config import PRESETS, Config
+from baselines_lite.ddpg.exploration import make_exploration
+
+CHECK_SYNC_EVERY = 100  # rounds between two proofs that the ranks' parameters are equal
+
+STATS = ("explained_variance", "policy_loss", "value_loss", "entropy", "mean_q")
+
+
+def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> DeterministicPolicy:
+    """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
+
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `ddpg.Config`, and of the network. Raises UserError
+    for options that cannot be meant and spaces that are not supported.
+    """
+    with Experiment("ddpg", Config, PRESETS, env, total_timesteps, options, make_policy=deterministic_policy,
+                    make_buffer=replay_buffer) as exp:
+        cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
+        collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,
+                                    cut_is_death=cfg.time_limit == "terminal")
+        update = Update(policy, cfg, comm)
+        exploration = make_exploration(policy, deterministic_policy(exp, policy.network_options), cfg,
+                                       stream(run.seed, "noise", comm.rank))
+        rng = stream(run.seed, "replay", comm.rank)
+        while not exp.finished:
+            starting = exp.total_timesteps < cfg.learning_starts
+            collector.collect(cfg.nsteps, exploration.at_random if starting else exploration.actor())
+            if policy.normalize.obs is not None:
+                policy.normalize.update_obs(buffer.latest(cfg.nsteps), comm)
+            stats = dict.fromkeys(STATS, float("nan"))
+            if exp.total_timesteps + exp.batch > cfg.learning_starts:
+                batches = draw(buffer, policy, rng, cfg.train_steps, cfg.batch_size)
+                stats = update(batches, cfg.actor_lr(exp.remaining), cfg.critic_lr(exp.remaining))
+                exploration.adapt(batches.obs[0], comm)
+            if exp.nupdates % CHECK_SYNC_EVERY == 0:
+                update.optimizer.check_synced()
+            exp.log(collector.drain(), {**stats, **update.figures, **exploration.figures})
+        return policy
+
+
+def deterministic_policy(exp: Experiment, network_options: dict[str, Any]) -> DeterministicPolicy:
+    """The policy that an experiment's Config describes."""
+    cfg, venv = exp.config, exp.venv
+    return DeterministicPolicy(venv.single_observation_space, venv.single_action_space, network=cfg.network,
+                               network_options=network_options, seed=exp.run.seed, compute=exp.run.dtype,
+                               normalize_observations=cfg.normalize_observations)
+
+
+def replay_buffer(exp: Experiment) -> ReplayBuffer:
+    """The replay buffer of one rank. Raises UserError where it does not fit into memory."""
+    action = np.zeros(exp.policy.num_actions, np.float32)
+    return ReplayBuffer(exp.config.buffer_size, exp.config.num_env, frame_of(exp.policy.encoder, 1), action,
+                        ranks=exp.comm.local_size)
+
+
+def draw(buffer: ReplayBuffer, policy: DeterministicPolicy, rng: np.random.Generator, count: int, batch_size: int
+         ) -> Transitions:
+    """`count` minibatches from the buffer, their observations normalised as of now: arrays [count, batch_size, ...]."""
+    index = buffer.sample(rng, count * batch_size)
+    t = buffer[index]
+    t = t._replace(obs=policy.normalize.normalize_obs(t.obs), next_obs=policy.normalize.normalize_obs(t.next_obs))
+    return Transitions(*(array.reshape(count, batch_size, *array.shape[1:]) for array in t))
+
+
+class Returns(NamedTuple):
+    """Running moments of the targets y, float64 []: how many, their mean, and the mean of their squared deviations."""
+
+    count: tf.Tensor
+    mean: tf.Tensor
+    var: tf.Tensor
+
+    @property
+    def std(self) -> tf.Tensor:
+        """The deviation; 1 before any target."""
+        return tf.where(self.count > 0, tf.sqrt(self.var + 1e-8), 1.0)
+
+    def merged(self, count: float, mean: tf.Tensor, mean_square: tf.Tensor) -> Returns:
+        """The moments with `count` more targets (Chan, Golub and LeVeque 1979)."""
+        total, delta = self.count + count, mean - self.mean
+        old, new = self.count / total, count / total
+        var = old * self.var + new * (mean_square - tf.square(mean)) + old * new * tf.square(delta)
+        return Returns(total, self.mean + new * delta, tf.maximum(var, 0.0))
+
+
+class State(NamedTuple):
+    """What a gradient step changes: Adam's state, target parameters [P], moments of the returns."""
+
+    adam: AdamState
+    target: tf.Tensor
+    returns: Returns
+
+
+class Update:
+    """Gradient steps on minibatches: one compiled call for a whole round.
+
+    One process: XLA compiles all of it. Several: what lies between two Allreduces, as in common/minibatch.py.
+    """
+
+    def __init__(self, policy: DeterministicPolicy, cfg: Config, comm: Comm) -> None:
+        self.policy, self.cfg, self.comm = policy, cfg, comm
+        self.actor, self.critic = policy.pi_variables, policy.q_variables
+        self.optimizer = MpiAdam([*self.actor, *self.critic], comm, max_grad_norm=cfg.max_grad_norm)
+        self.sizes = [sum(int(np.prod(v.shape)) for v in part) for part in (self.actor, self.critic)]
+        self.target = tf.Variable(flatten(self.optimizer.parameters), trainable=False)
+        self.returns = Returns(*(tf.Variable(0.0, trainable=False, dtype=tf.float64) for _ in range(3)))
+        alone, xla = comm.size == 1, policy.prefers_xla
+        self._round = tf.function(self._all_minibatches, jit_compile=alone and xla)
+        self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What to log beside STATS."""
+        return {"return_std": float(self.returns.std)} if self.cfg.normalize_returns else {}
+
+    def __call__(self, batches: Transitions, actor_lr: float, critic_lr: float) -> dict[str, float]:
+        """A step on each of the minibatches [count, B, ...] in turn; returns the means of STATS."""
+        rates = tf.constant(np.repeat([actor_lr, critic_lr], self.sizes), self.policy.dtype)
+        total = self._round(Transitions(*map(tf.constant, batches)), rates).numpy()
+        return dict(zip(STATS, (total[: len(STATS)] / len(batches.obs)).tolist(), strict=True))
+
+    def _all_minibatches(self, batches: Transitions, rates: tf.Tensor) -> tf.Tensor:
+        def step(i: tf.Tensor, state: State, vector: tf.Tensor, total: tf.Tensor) -> tuple:
+            state, vector = self._step_and_gradient(state, vector, i, batches, rates)
+            vector = self.optimizer.average(vector)
+            return i + 1, state, vector, total + vector[sum(self.sizes) :]
+
+        returns = Returns(*(variable.read_value() for variable in self.returns))
+        state = State(self.optimizer.state(), self.target.read_value(), returns)
+        vector = self.optimizer.average(self.gradient(state, tf.constant(0), batches))
+        _, state, vector, total = tf.while_loop(
+            lambda i, *_: i < batches.obs.shape[0], step,
+            (tf.constant(1), state, vector, vector[sum(self.sizes) :]), parallel_iterations=1)
+        state = self.step(state, vector, rates)
+        self.optimizer.assign(state.adam)
+        self.target.assign(state.target)
+        for variable, value in zip(self.returns, state.returns, strict=True):
+            variable.assign(value)
+        return total
+
+    def _step_then_gradient(self, state: State, vector: tf.Tensor, i: tf.Tensor, batches: Transitions, rates: tf.Tensor
+                            ) -> tuple[State, tf.Tensor]:
+        """Applies the averaged [gradient, figures] of the last minibatch, and computes those of minibatch i."""
+        state = self.step(state, vector, rates)
+        return state, self.gradient(state, i, batches)
+
+    def gradient(self, state: State, i: tf.Tensor, batches: Transitions) -> tf.Tensor:
+        """[gradient [P], STATS, mean y, mean y^2] of minibatch i, all at the same parameters."""
+        cfg, policy, dtype = self.cfg, self.policy, self.policy.dtype
+        batch = Transitions(*(tf.gather(array, i) for array in batches))
+        mean, std = (tf.cast(x, dtype) for x in (state.returns.mean, state.returns.std))
+        with at(policy, self.optimizer.parameters, state.target):
+            q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs))
+        alive = 1.0 - tf.cast(batch.terminated, dtype)
+        y = tf.cast(batch.rewards, dtype) + cfg.gamma * alive * (mean + std * q_next)
+        with tf.GradientTape() as tape:
+            tape.watch(state.adam.theta)
+            _, critic = tf.split(state.adam.theta, self.sizes)
+            with at(policy, self.optimizer.parameters, state.adam.theta):
+                q = policy.q(batch.obs, batch.actions)
+                actions = policy.pi(batch.obs)
+            with at(policy, self.critic, tf.stop_gradient(critic)):
+                policy_loss = -tf.reduce_mean(policy.q(batch.obs, actions))
+            errors = q - (y - mean) / std
+            value_loss = tf.reduce_mean(tf.square(errors))
+            loss = policy_loss + value_loss + cfg.critic_l2_reg * self.half_squared_weights(critic)
+        explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y) / std**2, 1e-12)
+        entropy = tf.constant(float("nan"), dtype)  # a deterministic policy has none
+        figures = [explained, policy_loss, value_loss, entropy, tf.reduce_mean(mean + std * q),
+                   tf.reduce_mean(y), tf.reduce_mean(tf.square(y))]
+        return tf.concat([tape.gradient(loss, state.adam.theta), tf.stack(figures)], axis=0)
+
+    def half_squared_weights(self, critic: tf.Tensor) -> tf.Tensor:
+        """sum W^2 / 2 over the hidden layers' weights among the critic's parameters: no biases, not the last layer."""
+        hidden = len(self.policy.q_net.trainable_variables)
+        parts = unflatten(critic, self.critic)[:hidden]
+        return tf.add_n([tf.nn.l2_loss(part) for part in parts if len(part.shape) > 1])
+
+    def step(self, state: State, vector: tf.Tensor, rates: tf.Tensor) -> State:
+        """The state after one step with averaged [gradient, figures]."""
+        cfg = self.cfg
+        adam = self.optimizer.step(state.adam, vector[: sum(self.sizes)], rates)
+        state = State(adam, state.target + cfg.tau * (adam.theta - state.target), state.returns)
+        if not cfg.normalize_returns:
+            return state
+        mean, mean_square = tf.unstack(tf.cast(vector[-2:], tf.float64))
+        returns = state.returns.merged(cfg.batch_size * self.comm.size, mean, mean_square)
+        if cfg.popart:
+            theta, target = (self.preserve(x, state.returns, returns) for x in (adam.theta, state.target))
+            adam, state = adam._replace(theta=theta), state._replace(target=target)
+        return state._replace(adam=adam, returns=returns)
+
+    def preserve(self, theta: tf.Tensor, old: Returns, new: Returns) -> tf.Tensor:
+        """Parameters whose Q, in units of the new moments, is what it was in the old ones (Pop-Art, 1602.07714, eq. 5).
+
+        Q = mean + std (W h + b) for either, if W' = W std / std' and b' = (b std + mean - mean') / std'.
+        """
+        *rest, w, b = unflatten(theta, self.optimizer.parameters)
+        old_std, new_std, shift = (tf.cast(x, theta.dtype) for x in (old.std, new.std, old.mean - new.mean))
+        return flatten([*rest, w * (old_std / new_std), (b * old_std + shift) / new_std])

@@ -1,0 +1,97 @@
+"""How DDPG explores: noise on the actions or on the policy's parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines_lite.common.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.parameter_noise import ParameterNoise
+from baselines_lite.common.replay_collector import Explore
+from baselines_lite.ddpg.config import Config
+
+
+class Gaussian:
+    """pi(s) + std N(0, 1), independent at each step; with std = 0 no noise."""
+
+    def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
+        self.policy, self.std, self.rng = policy, std, rng
+
+    def at_random(self, features: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+        """Actions [N, d] uniform in [-1, 1]."""
+        return self.rng.uniform(-1, 1, (len(features), self.policy.num_actions)).astype(np.float32)
+
+    def actor(self) -> Explore:
+        """A function from features [N, ...] to actions [N, d] in [-1, 1] with the present weights."""
+        pi = self.policy.pi_function()
+        return lambda features, firsts: np.clip(pi(features) + self.draw(firsts), -1, 1)
+
+    def draw(self, firsts: np.ndarray) -> np.ndarray:
+        """The next noise [N, d]; `firsts` [N] is true where an episode begins."""
+        return self.std * self.rng.standard_normal((len(firsts), self.policy.num_actions), np.float32)
+
+    def adapt(self, features: np.ndarray, comm: Comm) -> None:
+        """Takes in features [B, ...] of a minibatch after training. Collective."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What to log."""
+        return {}
+
+
+class OrnsteinUhlenbeck(Gaussian):
+    """Noise that drifts: x <- x - theta x dt + std sqrt(dt) N(0, 1), from 0 at the start of each environment's episode.
+
+    Its stationary deviation is std / sqrt(2 theta - theta^2 dt): 1.83 std (Uhlenbeck and Ornstein 1930; constants of
+    OpenAI Baselines).
+    """
+
+    THETA, DT = 0.15, 0.01
+
+    def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
+        super().__init__(policy, std, rng)
+        self._x: np.ndarray | None = None
+
+    def draw(self, firsts: np.ndarray) -> np.ndarray:
+        new = np.sqrt(self.DT) * super().draw(firsts)
+        x = np.zeros_like(new) if self._x is None else np.where(firsts[:, None], 0, self._x)
+        self._x = x - self.THETA * self.DT * x + new
+        return self._x
+
+
+class NoisyParameters(Gaussian):
+    """Actions of a policy with noise on its parameters, drawn anew for each round.
+
+    Its strength is kept so that its actions differ from pi's by `std` (root mean square) (1706.01905, appendix C.1).
+    """
+
+    def __init__(self, policy: DeterministicPolicy, perturbed: DeterministicPolicy, std: float,
+                 rng: np.random.Generator) -> None:
+        super().__init__(policy, std, rng)
+        self.noise = ParameterNoise(policy, perturbed, rng, std)
+
+    def actor(self) -> Explore:
+        self.noise.perturb()
+        pi = self.noise.perturbed.pi_function()
+        return lambda features, firsts: pi(features)
+
+    def adapt(self, features: np.ndarray, comm: Comm) -> None:
+        self.noise.perturb()
+        gaps = self.policy.pi_function()(features) - self.noise.perturbed.pi_function()(features)
+        self.noise.adapt(float(np.sqrt(comm.mean(np.array([np.square(gaps).mean()])))[0]), self.std)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"param_noise_std": self.noise.std}
+
+
+def make_exploration(policy: DeterministicPolicy, perturbed: DeterministicPolicy, cfg: Config,
+                     rng: np.random.Generator) -> Gaussian:
+    """The exploration that a Config names; `perturbed` is another policy like the first."""
+    match cfg.noise:
+        case "adaptive-param":
+            return NoisyParameters(policy, perturbed, cfg.noise_std, rng)
+        case "ou":
+            return OrnsteinUhlenbeck(policy, cfg.noise_std, rng)
+        case _:
+            return Gaussian(policy, cfg.noise_std if cfg.noise == "gaussian" else 0.0, rng)

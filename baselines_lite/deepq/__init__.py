@@ -1,0 +1,19 @@
+"""Deep Q-learning; see README.md. `learn` loads TensorFlow when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baselines_lite.common import tf_setup
+from baselines_lite.deepq.config import PRESETS, Config
+
+__all__ = ["PRESETS", "Config", "learn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "learn":
+        tf_setup.load()
+        from baselines_lite.deepq.deepq import learn
+
+        return learn
+    raise AttributeError(name)
