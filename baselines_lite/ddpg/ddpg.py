@@ -217,8 +217,12 @@ class Update:
     def preserve(self, theta: tf.Tensor, old: Returns, new: Returns) -> tf.Tensor:
         """Parameters whose Q, in units of the new moments, is what it was in the old ones (Pop-Art, 1602.07714, eq. 5).
 
-        Q = mean + std (W h + b) for either, if W' = W std / std' and b' = (b std + mean - mean') / std'.
+        Q = mean + std (W h + b) for either, if W' = W std / std' and b' = (b std + mean - mean') / std'. The first
+        moments come before anything was learned: there is nothing to preserve.
         """
-        *rest, w, b = unflatten(theta, self.optimizer.parameters)
+        parts = {v.ref(): part for v, part in zip(self.optimizer.parameters,
+                                                  unflatten(theta, self.optimizer.parameters), strict=True)}
+        w, b = self.policy.q_head.w.ref(), self.policy.q_head.b.ref()
         old_std, new_std, shift = (tf.cast(x, theta.dtype) for x in (old.std, new.std, old.mean - new.mean))
-        return flatten([*rest, w * (old_std / new_std), (b * old_std + shift) / new_std])
+        parts |= {w: parts[w] * (old_std / new_std), b: (parts[b] * old_std + shift) / new_std}
+        return tf.where(old.count > 0, flatten(list(parts.values())), theta)

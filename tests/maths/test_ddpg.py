@@ -1,0 +1,184 @@
+"""DDPG's gradients, targets, return statistics and noise against figures worked out otherwise."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines_lite import UserError, ddpg, load
+from baselines_lite.common.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.flat import at, flatten, get_flat, set_flat
+from baselines_lite.common.mpi import Comm
+from baselines_lite.common.replay_buffer import Transitions
+from baselines_lite.ddpg.config import Config
+from baselines_lite.ddpg.ddpg import Returns, State, Update
+from baselines_lite.ddpg.exploration import NoisyParameters, OrnsteinUhlenbeck
+
+BOX = gym.spaces.Box(-1, 1, (3,))
+UNEVEN = gym.spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([3.0, 10.0], np.float32))
+
+
+def make(cfg=None, **options):
+    policy = DeterministicPolicy(BOX, UNEVEN, dtype=tf.float64, seed=2, **options)
+    rng = np.random.default_rng(3)
+    set_flat(policy.trainable_variables, get_flat(policy.trainable_variables)
+             + 0.1 * rng.normal(size=get_flat(policy.trainable_variables).size))
+    update = Update(policy, cfg or Config(), Comm())
+    update.target.assign(update.target + 0.05 * rng.normal(size=update.target.shape))
+    return policy, update
+
+
+def batches(rng, count=3, size=5):
+    obs, next_obs = rng.normal(size=(2, count, size, 3))
+    return Transitions(obs, rng.uniform(-1, 1, size=(count, size, 2)), rng.normal(size=(count, size)), next_obs,
+                       rng.random((count, size)) < 0.3)
+
+
+def state_of(update):
+    returns = Returns(*(tf.identity(v) for v in update.returns))
+    return State(update.optimizer.state(), tf.identity(update.target), returns)
+
+
+def losses_at(policy, update, theta_actor, theta_critic, frozen, batch, cfg):
+    """(policy loss, value loss) at an actor and a critic; the policy loss climbs the frozen critic."""
+    params = update.optimizer.parameters
+    with at(policy, params, update.target):
+        q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs)).numpy()
+    y = batch.rewards + cfg.gamma * ~batch.terminated * q_next
+    with at(policy, params, tf.concat([theta_actor, theta_critic], 0)):
+        value_loss = np.square(policy.q(batch.obs, batch.actions).numpy() - y).mean()
+        actions = policy.pi(batch.obs)
+    with at(policy, params, tf.concat([theta_actor, frozen], 0)):
+        policy_loss = -policy.q(batch.obs, actions).numpy().mean()
+    return policy_loss, value_loss
+
+
+def test_the_gradient_against_finite_differences_with_the_critic_frozen():
+    cfg = Config(gamma=0.9)
+    policy, update = make(cfg, network_options={"num_hidden": 6})
+    rng = np.random.default_rng(0)
+    data = batches(rng, count=1)
+    batch = Transitions(*(a[0] for a in data))
+    state = state_of(update)
+    theta, (k, _) = state.adam.theta.numpy(), update.sizes
+    found = update.gradient(state, tf.constant(0), Transitions(*map(tf.constant, data))).numpy()[: theta.size]
+    for i in rng.choice(theta.size, 60, replace=False):
+        e = np.zeros(theta.size)
+        e[i] = 1e-6
+        up, down = (sum(losses_at(policy, update, (theta + s * e)[:k], (theta + s * e)[k:], theta[k:], batch, cfg))
+                    for s in (1, -1))
+        np.testing.assert_allclose(found[i], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+def test_l2_is_of_the_hidden_weights_alone():
+    policy, update = make(network_options={"num_hidden": 6, "layer_norm": True})
+    hidden = [v.numpy() for v in policy.q_net.trainable_variables if v.name.startswith("q/") and v.name.endswith("w:0")]
+    assert [w.shape for w in hidden] == [(5, 6), (6, 6)]
+    found = update.half_squared_weights(flatten(update.critic))
+    np.testing.assert_allclose(found, sum(np.square(w).sum() for w in hidden) / 2)
+
+
+def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
+    policy, update = make(Config(tau=0.1))
+    data = Transitions(*map(tf.constant, batches(np.random.default_rng(1))))
+    rates = tf.constant(np.repeat([1e-3, 2e-3], update.sizes))
+    state = state_of(update)
+    for i in range(3):
+        before = state
+        state = update.step(state, update.gradient(state, tf.constant(i), data), rates)
+        np.testing.assert_allclose(state.target, 0.9 * before.target + 0.1 * state.adam.theta, rtol=1e-12)
+        moved = np.abs(state.adam.theta - before.adam.theta)
+        assert i or (moved[: update.sizes[0]].max() <= 1.001e-3 and moved[update.sizes[0] :].max() > 1.9e-3)
+    stats = update(Transitions(*(x.numpy() for x in data)), 1e-3, 2e-3)
+    np.testing.assert_allclose(get_flat(update.optimizer.parameters), state.adam.theta, rtol=1e-9)
+    np.testing.assert_allclose(update.target, state.target, rtol=1e-9)
+    assert np.isnan(stats.pop("entropy")) and np.isfinite(list(stats.values())).all()
+
+
+def test_running_moments_of_returns():
+    y = np.random.default_rng(2).normal(3, 5, size=(4, 10))
+    returns = Returns(*(tf.constant(0.0, tf.float64) for _ in range(3)))
+    assert returns.std == 1
+    for part in y:
+        returns = returns.merged(10.0, tf.constant(part.mean()), tf.constant(np.square(part).mean()))
+    np.testing.assert_allclose([returns.count, returns.mean, returns.var], [40, y.mean(), y.var()], rtol=1e-12)
+
+
+def test_pop_art_keeps_what_is_predicted():
+    policy, update = make()
+    old, new = (Returns(*map(tf.constant, np.array(v))) for v in ((9.0, -2.0, 4.0), (10.0, 5.0, 0.3)))
+    features, actions = np.random.default_rng(4).normal(size=(2, 8, 3))
+    theta = flatten(update.optimizer.parameters)
+    kept = update.preserve(theta, old, new)
+    q = {}
+    for name, parameters, moments in (("old", theta, old), ("new", kept, new)):
+        with at(policy, update.optimizer.parameters, parameters):
+            q[name] = moments.mean + moments.std * policy.q(tf.constant(features), tf.constant(actions[:, :2]))
+    np.testing.assert_allclose(q["new"], q["old"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("popart", [False, True])
+def test_normalised_returns_learn_large_rewards(popart):
+    """Values near 1e4, far from what a network gives at first, are found with ordinary learning rates."""
+    policy, update = make(Config(normalize_returns=True, popart=popart, gamma=0.0, batch_size=64))
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        data = batches(rng, count=50, size=64)
+        rewards = 1e4 + 500 * data.actions[..., 0]
+        stats = update(data._replace(rewards=rewards), 1e-4, 3e-3)
+    assert stats["explained_variance"] > 0.9 and abs(stats["mean_q"] - 1e4) < 100
+    np.testing.assert_allclose(update.figures["return_std"], 500 / np.sqrt(3), rtol=0.05)
+
+
+def test_ornstein_uhlenbecks_deviation_and_restarts():
+    policy = DeterministicPolicy(BOX, UNEVEN)
+    noise = OrnsteinUhlenbeck(policy, 0.2, np.random.default_rng(0))
+    never = np.zeros(2000, bool)
+    for _ in range(3000):
+        x = noise.draw(never)
+    stationary = 0.2 * np.sqrt(0.01 / (1 - (1 - 0.15 * 0.01) ** 2))
+    np.testing.assert_allclose(x.std(), stationary, rtol=0.05)
+    np.testing.assert_allclose(stationary, 0.365, rtol=1e-2)
+    firsts = never.copy()
+    firsts[0] = True
+    assert np.abs(noise.draw(firsts)[0]).max() < 0.1  # one step from 0: deviation 0.02
+
+
+def test_noise_on_parameters_finds_the_gap_that_is_wanted():
+    policy, perturbed = (DeterministicPolicy(BOX, UNEVEN, seed=1) for _ in range(2))
+    policy.pi_head.w.assign(policy.pi_head.w * 100)
+    noise = NoisyParameters(policy, perturbed, 0.2, np.random.default_rng(0))
+    features = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
+    gaps = []
+    for _ in range(200):
+        noise.adapt(features, Comm())
+        gaps.append(np.sqrt(np.square(noise.actor()(features, None) - policy.pi_function()(features)).mean()))
+    assert 0.1 < np.mean(gaps[-100:]) < 0.3
+
+
+def test_actions_are_scaled_to_uneven_bounds():
+    policy = DeterministicPolicy(BOX, UNEVEN)
+    np.testing.assert_allclose(policy.to_env(np.array([[-1.0, -1], [0, 0], [1, 1], [5, -7]])),
+                               [[-1, 0], [1, 5], [3, 10], [3, 0]])
+    assert UNEVEN.contains(policy.to_env(np.ones((1, 2)))[0])
+
+
+def test_the_file_gives_the_policy_back(tmp_path):
+    policy = DeterministicPolicy(BOX, UNEVEN, network_options={"sizes": "8,4"}, normalize_observations=True, seed=9)
+    policy.normalize.obs.mean[:] = [1, 2, 3]
+    policy.normalize.freeze()
+    policy.save(str(tmp_path / "m"))
+    loaded = load(str(tmp_path / "m"))
+    obs = np.random.default_rng(0).normal(size=(20, 3))
+    for mine, theirs in zip(policy.step(obs), loaded.step(obs), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert policy.step(obs)[3] is None
+
+
+@pytest.mark.parametrize(("env", "options", "message"), [
+    ("CartPole-v1", {}, "supported is Box"), ("Pendulum-v1", {"popart": True}, "needs normalize_returns"),
+    ("Pendulum-v1", {"num_timesteps": 500}, "would train nothing"), ("Pendulum-v1", {"network": "lstm"}, "support"),
+    ("Pendulum-v1", {"buffer_size": 50}, "buffer_size=50 is less"), ("Pendulum-v1", {"network": "cnn"}, "pictures")])
+def test_what_cannot_be_meant_is_refused(env, options, message):
+    with pytest.raises(UserError, match=message):
+        ddpg.learn(env, options.pop("num_timesteps", 3000), **options)

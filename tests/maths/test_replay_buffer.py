@@ -1,0 +1,150 @@
+"""The replay buffer against one that stores every observation whole, and its draws against their probabilities."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+
+from baselines_lite import UserError
+from baselines_lite.common import replay_buffer
+from baselines_lite.common.replay_buffer import Index, PrioritizedReplayBuffer, ReplayBuffer, SegmentTree
+
+ACTION = np.zeros((), np.int64)
+
+
+class Games:
+    """N random games: observations are the last `stack` frames, black before the first; resets, cuts, dead steps."""
+
+    def __init__(self, num_env, stack, rng):
+        self.N, self.rng = num_env, rng
+        self.obs = np.zeros((num_env, stack, 3), np.uint8)
+        self.obs[:, -1] = self.frames()
+
+    def frames(self):
+        return self.rng.integers(1, 256, size=(self.N, 3), dtype=np.uint8)
+
+    def step(self):
+        """(transition arrays, what ReplayBuffer.add takes)."""
+        rng, N, before, frames = self.rng, self.N, self.obs, self.frames()
+        actions, rewards = rng.integers(9, size=N), rng.integers(-3, 4, size=N).astype(np.float32)
+        fresh, dead = rng.random(N) < 0.1, rng.random(N) < 0.05
+        terminated = fresh & (rng.random(N) < 0.5) | (rng.random(N) < 0.05)  # also without a reset: a lost life
+        after = np.concatenate([before[:, 1:], frames[:, None]], axis=1)
+        seen = after.copy()
+        seen[fresh] = 0
+        seen[fresh, -1] = frames[fresh]
+        # A cut episode's last observation need not be the one before, shifted.
+        finals = {int(n): rng.integers(1, 256, size=before.shape[1:], dtype=np.uint8)
+                  for n in np.flatnonzero(fresh & ~terminated)}
+        for n, final in finals.items():
+            after[n] = final
+        self.obs = seen
+        return (before, actions, rewards, after, terminated, ~dead), (actions, rewards, terminated, frames, fresh,
+                                                                      finals, ~dead)
+
+
+@pytest.mark.parametrize(("stack", "size", "num_env", "steps"), [(4, 350, 50, 20_000), (4, 4, 4, 200), (1, 33, 3, 500)])
+def test_frames_stored_once_give_back_what_storing_everything_does(stack, size, num_env, steps):
+    rng = np.random.default_rng(0)
+    games = Games(num_env, stack, rng)
+    example = np.zeros(3, np.uint8)
+    buffer = ReplayBuffer(size, num_env, example, ACTION, stack=stack)
+    buffer.begin(games.obs[:, -1])
+    naive = deque(maxlen=size // num_env)
+    for step in range(steps):
+        whole, parts = games.step()
+        if stack == 1:
+            *head, finals, usable = parts
+            parts = (*head, {n: f[0] for n, f in finals.items()}, usable)
+        naive.append(whole)
+        buffer.add(*parts)
+        if step % max(1, steps // 200) == 0 or step < 20:
+            assert len(buffer) == len(naive) * num_env
+            back, envs = np.meshgrid(np.arange(1, len(naive) + 1), np.arange(num_env), indexing="ij")
+            back, envs = back.ravel(), envs.ravel()
+            got = buffer[Index((buffer._head - back) % buffer._slots, envs)]
+            obs, actions, rewards, next_obs, terminated, usable = (
+                np.stack([naive[-b][k][n] for b, n in zip(back, envs)]) for k in range(6))
+            if stack == 1:
+                obs, next_obs = obs[:, 0], next_obs[:, 0]
+            np.testing.assert_array_equal(got.obs, obs)
+            np.testing.assert_array_equal(got.next_obs[~terminated], next_obs[~terminated])
+            np.testing.assert_array_equal(got.actions, actions)
+            np.testing.assert_array_equal(got.rewards, rewards)
+            np.testing.assert_array_equal(got.terminated, terminated)
+    assert len(buffer._finals) <= (size // num_env + stack) * num_env
+
+
+def filled(kind, steps, size=20, num_env=2, **options):
+    """A buffer after some steps whose rewards say when they were stored, and which transitions can be drawn."""
+    rng = np.random.default_rng(1)
+    buffer = kind(size, num_env, np.zeros(1, np.float32), ACTION, **options)
+    buffer.begin(np.zeros((num_env, 1)))
+    stored = []
+    for t in range(steps):
+        usable = rng.random(num_env) < 0.8
+        rewards = num_env * t + np.arange(num_env)
+        buffer.add(np.zeros(num_env), rewards, np.zeros(num_env, bool), np.zeros((num_env, 1)),
+                   np.zeros(num_env, bool), None, usable)
+        stored.append(rewards[usable])
+    return buffer, np.concatenate(stored[-size // num_env :]).astype(int)
+
+
+def assert_drawn(buffer, expected, probabilities, draws=40_000):
+    """Chi-square over all drawable transitions, the oldest and the newest included; nothing else is ever drawn."""
+    rng = np.random.default_rng(2)
+    rewards = np.concatenate([buffer[buffer.sample(rng, 100)].rewards for _ in range(draws // 100)]).astype(int)
+    values, counts = np.unique(rewards, return_counts=True)
+    np.testing.assert_array_equal(values, expected)
+    chi2 = (np.square(counts - draws * probabilities) / (draws * probabilities)).sum()
+    assert chi2 < len(expected) + 5 * np.sqrt(2 * len(expected))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 11, 23, 57])
+def test_uniform_draws(steps):
+    buffer, expected = filled(ReplayBuffer, steps)
+    assert_drawn(buffer, expected, np.full(len(expected), 1 / len(expected)))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 11, 23, 57])
+def test_draws_by_priority(steps):
+    buffer, expected = filled(PrioritizedReplayBuffer, steps, alpha=0.6, epsilon=1e-2)
+    assert_drawn(buffer, expected, np.full(len(expected), 1 / len(expected)))  # new ones are all alike
+    rng = np.random.default_rng(3)
+    errors = dict(zip(expected.tolist(), rng.uniform(-3, 3, size=len(expected)), strict=True))
+    for _ in range(50):
+        index = buffer.sample(rng, 40)
+        drawn = buffer[index].rewards.astype(int)
+        buffer.set_errors(index, np.array([errors[r] for r in drawn]))
+    powers = (np.abs([errors[r] for r in expected]) + 1e-2) ** 0.6
+    assert_drawn(buffer, expected, powers / powers.sum())
+    index = buffer.sample(rng, 40)
+    p = (np.abs([errors[r] for r in buffer[index].rewards.astype(int)]) + 1e-2) ** 0.6 / powers.sum()
+    weights = (len(expected) * p) ** -0.5
+    largest = (len(expected) * powers.min() / powers.sum()) ** -0.5
+    np.testing.assert_allclose(buffer.weights(index, 0.5), weights / largest, rtol=1e-5)
+    buffer.add(np.zeros(2), np.full(2, 1e6), np.zeros(2, bool), np.zeros((2, 1)), np.zeros(2, bool))
+    newest = np.zeros(2, np.int64) + (buffer._head - 1) % buffer._slots
+    np.testing.assert_allclose(buffer._sums[newest * 2 + [0, 1]], max(1.0, powers.max()))
+
+
+def test_the_tree_finds_what_a_cumulative_sum_does():
+    rng = np.random.default_rng(4)
+    for leaves in (1, 2, 5, 64, 100):
+        tree, values = SegmentTree(leaves, np.add, 0.0), rng.integers(0, 4, size=leaves).astype(float)
+        values[0] += 1
+        tree[np.arange(leaves)] = values
+        assert tree.total == values.sum()
+        mass = np.arange(values.sum() * 4) / 4  # every border, up to the very end
+        np.testing.assert_array_equal(tree.find(mass), np.searchsorted(np.cumsum(values), mass, side="right"))
+        assert values[tree.find(np.array([values.sum() * (1 + 1e-16)]))] > 0
+
+
+def test_a_buffer_that_does_not_fit_is_refused_before_anything_is_taken(monkeypatch):
+    monkeypatch.setattr(replay_buffer, "available", lambda: 7e9)
+    frame = np.zeros((84, 84), np.uint8)
+    assert ReplayBuffer(900_000, 8, frame, ACTION, stack=4).nbytes < 7e9
+    with pytest.raises(UserError, match=r"buffer_size=1000000 takes 7\.1 GB here .* 7\.0 GB are free"):
+        ReplayBuffer(1_000_000, 1, frame, ACTION, stack=4)
+    with pytest.raises(UserError, match="2 rank"):
+        ReplayBuffer(500_000, 1, frame, ACTION, stack=4, ranks=2)
