@@ -5,9 +5,9 @@
     python benchmarks/learn.py --alg=ppo2 --task=pong --keep=/tmp/runs     # an hour; logs and models stay in /tmp/runs
 
 Results go to benchmarks/results/ALG/TASK/: seedN.csv (total_timesteps, eprewmean), curve.png, summary.json. The score
-of a seed is the mean raw return of the last 100 training episodes; of an identity or sequence task, the mean reward per
-step over 100 episodes of the saved policy, acting stochastically in a fresh process. A task's commit must be clean to
-count.
+of a seed is the mean raw return of the last 100 training episodes, or of the episodes that the saved policy plays in a
+fresh process where the task says so; of an identity or sequence task the mean reward per step of 100 such episodes,
+acting stochastically. A task's commit must be clean to count.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Task:
     target: float | None  # None: only reported
     flags: tuple[str, ...] = ()
     ranks: int = 1
-    per_step: int = 0  # steps per episode, where the saved policy is scored per step, not the training episodes
+    per_step: int = 0  # steps per episode, where the saved policy plays 100 episodes and is scored per step
+    greedy_episodes: int = 0  # episodes that the saved policy plays deterministically, to be scored
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -70,6 +71,29 @@ TASKS: dict[str, dict[str, Task]] = {
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
+    "a2c": family(450, 1000, 700) | {
+        "cartpole": Task("CartPole-v1", 3e5, 450),
+        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", "--nsteps=10", "--gamma=0.9"),
+                              per_step=5),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, -12, seeds=(0,)),
+        "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, 33, seeds=(0,)),
+    },
+    "acktr": family(475, 1450, 2000) | {
+        "cartpole": Task("CartPole-v1", 3e5, 475),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, 16, seeds=(0,)),
+    },
+    "deepq": {
+        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, ("--gamma=0.9",), per_step=100),
+        "cartpole": Task("CartPole-v1", 1e5, 450),
+        "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ranks=2),
+        "pong": Task("PongNoFrameskip-v4", 1e6, 15, ("--buffer_size=200000",), seeds=(0,)),
+    },
+    "ddpg": {
+        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, ("--gamma=0.9",), per_step=100),
+        "pendulum": Task("Pendulum-v1", 3e4, -180, greedy_episodes=20),
+        "pendulum-2ranks": Task("Pendulum-v1", 3e4, -180, ranks=2, greedy_episodes=20),
+        "halfcheetah": Task("HalfCheetah-v5", 5e5, 5000),
+    },
     "ppo2": {
         "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
         "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, IDENTITY, per_step=100),
@@ -110,12 +134,13 @@ def train(alg: str, name: str, seed: int, results: Path, keep_in: str | None) ->
         subprocess.run([*run, f"--log_path={folder}", "--save_interval=200"], check=True, stdout=subprocess.DEVNULL)
         with (Path(folder) / "progress.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        if task.per_step:
-            code = ("import sys; from baselines_lite import evaluate, load; "
-                    "print(evaluate(load(sys.argv[1]), sys.argv[2], 100, deterministic=False).mean())")
-            done = subprocess.run([sys.executable, "-c", code, f"{folder}/model.safetensors", task.env], check=True,
-                                  capture_output=True, text=True)
-            score = float(done.stdout) / task.per_step
+        if task.per_step or task.greedy_episodes:
+            code = ("import sys; from baselines_lite import evaluate, load; _, path, env, episodes, greedy = sys.argv; "
+                    "print(evaluate(load(path), env, int(episodes), deterministic=greedy == 'True').mean())")
+            play = [f"{folder}/model.safetensors", task.env, str(task.greedy_episodes or 100),
+                    str(task.greedy_episodes > 0)]
+            done = subprocess.run([sys.executable, "-c", code, *play], check=True, capture_output=True, text=True)
+            score = float(done.stdout) / (task.per_step or 1)
         else:
             score = float(rows[-1]["eprewmean"])
     keep = rows[:: max(1, len(rows) // 200)]

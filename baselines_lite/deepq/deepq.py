@@ -95,8 +95,6 @@ def exploration(cfg: Config, progress: float) -> float:
 class Explorer:
     """Epsilon-greedy actions."""
 
-    figures: dict[str, float] = {}
-
     def __init__(self, exp: Experiment) -> None:
         self.policy, self._noise = exp.policy, stream(exp.run.seed, "noise", exp.comm.rank)
 
@@ -104,6 +102,11 @@ class Explorer:
         """A function from features [N, ...] to actions [N] with the present weights."""
         policy, q = self.policy, self.policy.q_function()
         return lambda features, firsts: policy.choose(q, features, policy.noise(self._noise, (len(features),)), epsilon)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What to log."""
+        return {}
 
 
 class NoisyExplorer(Explorer):
@@ -120,7 +123,6 @@ class NoisyExplorer(Explorer):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What to log."""
         return {"param_noise_std": self.noise.std}
 
     def __call__(self, epsilon: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

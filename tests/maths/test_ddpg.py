@@ -79,7 +79,7 @@ def test_l2_is_of_the_hidden_weights_alone():
 
 
 def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
-    policy, update = make(Config(tau=0.1))
+    _, update = make(Config(tau=0.1))
     data = Transitions(*map(tf.constant, batches(np.random.default_rng(1))))
     rates = tf.constant(np.repeat([1e-3, 2e-3], update.sizes))
     state = state_of(update)
@@ -120,7 +120,7 @@ def test_pop_art_keeps_what_is_predicted():
 @pytest.mark.parametrize("popart", [False, True])
 def test_normalised_returns_learn_large_rewards(popart):
     """Values near 1e4, far from what a network gives at first, are found with ordinary learning rates."""
-    policy, update = make(Config(normalize_returns=True, popart=popart, gamma=0.0, batch_size=64))
+    _, update = make(Config(normalize_returns=True, popart=popart, gamma=0.0, batch_size=64))
     rng = np.random.default_rng(5)
     for _ in range(20):
         data = batches(rng, count=50, size=64)

@@ -84,6 +84,78 @@ def equal_parameters(name, env="Pendulum-v1", updates=50):
     print(f"rank {comm.rank} agrees", flush=True)
 
 
+def equal_parameters_with_replay(name):
+    """As equal_parameters, for an algorithm with a replay buffer: it must hold other transitions on each rank."""
+    from baselines_lite import registry
+    from baselines_lite.common import experiment
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.replay_buffer import Index
+
+    comm, experiments = get_comm(), []
+    enter = experiment.Experiment.__enter__
+    experiment.Experiment.__enter__ = lambda self: experiments.append(self) or enter(self)
+    options = {"deepq": dict(env="CartPole-v1", train_freq=1, prioritized_replay=True),
+               "ddpg": dict(env="Pendulum-v1", train_steps=8, noise="adaptive-param", normalize_observations=True,
+                            normalize_returns=True, popart=True)}[name]
+    policy = registry.find(name).learn(total_timesteps=50 * 8 * 2 * comm.size, num_env=2, nsteps=8, learning_starts=32,
+                                       batch_size=16, buffer_size=1000, print_interval=1e9, **options)
+    comm.check_synced(get_flat(policy.trainable_variables))
+    assert policy.normalize.obs is None or policy.normalize.obs.count == comm.size * 800
+    comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
+    stored = experiments[0].buffer[Index(np.arange(100), np.zeros(100, int))]
+    obs, actions = zip(*comm.gather((stored.obs.tolist(), stored.actions.tolist())))
+    assert obs[0] != obs[1] and actions[0] != actions[1]
+    print(f"rank {comm.rank} agrees", flush=True)
+
+
+def replay_steps_of_one_rank_equal_two(name):
+    """Gradient steps on 2B transitions on one process = on B on each of two, in float64."""
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.common.deterministic_policy import DeterministicPolicy
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.mpi_adam import MpiAdam
+    from baselines_lite.common.q_policy import QPolicy
+    from baselines_lite.common.replay_buffer import Transitions
+    from baselines_lite.ddpg import config as ddpg_config
+    from baselines_lite.ddpg.ddpg import Update as DdpgUpdate
+    from baselines_lite.deepq import config as deepq_config
+    from baselines_lite.deepq.deepq import Update as DeepqUpdate
+
+    world, S, B = get_comm(), 3, 8
+    box, choice = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4)
+    rng = np.random.default_rng(0)
+    actions = rng.integers(4, size=(S, 2 * B)) if name == "deepq" else rng.uniform(-1, 1, size=(S, 2 * B, 3))
+    data = Transitions(rng.normal(size=(S, 2 * B, 3)), actions, rng.normal(size=(S, 2 * B)),
+                       rng.normal(size=(S, 2 * B, 3)), rng.random((S, 2 * B)) < 0.2)
+    weights = rng.random((S, 2 * B))
+
+    def run(columns, comm):
+        part = Transitions(*(array[:, columns] for array in data))
+        if name == "deepq":
+            policy, target = (QPolicy(box, choice, seed=s, dtype=tf.float64) for s in (0, 1))
+            update = DeepqUpdate(policy, target, MpiAdam(policy.trainable_variables, comm, max_grad_norm=0.1),
+                                 deepq_config.Config())
+            stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][:2]
+                     for i in range(S)]
+        else:
+            policy = DeterministicPolicy(box, box, seed=0, dtype=tf.float64)
+            cfg = ddpg_config.Config(normalize_returns=True, popart=True, batch_size=B * (2 // comm.size),
+                                     critic_l2_reg=1e-2)
+            update = DdpgUpdate(policy, cfg, comm)
+            found = update(part, 1e-3, 1e-2)
+            stats = [[found["policy_loss"], found["value_loss"], update.figures["return_std"]]]
+        return get_flat(policy.trainable_variables), np.array(stats)
+
+    mine, my_stats = run(slice(world.rank * B, (world.rank + 1) * B), world)
+    together, stats = run(slice(None), Comm())
+    np.testing.assert_allclose(mine, together, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(my_stats, stats, rtol=1e-6)
+    print(f"rank {world.rank} agrees", flush=True)
+
+
 def steps_of_one_rank_equal_two(name):
     """A step on 2N samples on one process = a step on N on each of two, in float64, the shuffle fixed."""
     import gymnasium as gym

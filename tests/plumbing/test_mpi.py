@@ -11,6 +11,7 @@ import pytest
 from baselines_lite.registry import ALGORITHMS
 from tests.conftest import MPIRUN, ROOT
 
+REPLAY = ["deepq", "ddpg"]  # algorithms that learn from the past
 SMALL = ("--env=CartPole-v1", "--num_env=2", "--nsteps=32", "--noptepochs=1")
 
 
@@ -35,11 +36,19 @@ def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
     assert "rank 1 of 3" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("ppo2", 3), *((name, 2) for name in ALGORITHMS)])
+@pytest.mark.parametrize(("name", "ranks"), [("ppo2", 3), *((name, 2) for name in ALGORITHMS if name not in REPLAY)])
 def test_parameters_stay_bitwise_equal_while_experience_differs(program, name, ranks):
     done = program("equal_parameters", name, ranks=ranks)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("agrees") == ranks
+
+
+@pytest.mark.parametrize("name", REPLAY)
+@pytest.mark.parametrize("what", ["equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two"])
+def test_replay_under_mpirun(program, what, name):
+    done = program(what, name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agrees") == 2
 
 
 @pytest.mark.parametrize("name", ["vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
