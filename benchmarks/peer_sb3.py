@@ -8,20 +8,22 @@ import time
 
 
 def main() -> None:
-    """Trains the workload given as JSON and prints its steps/s without the first update."""
+    """Trains the workload given as JSON and prints its steps/s after the warm steps."""
     job = json.loads(sys.argv[1])
     import gymnasium as gym
+    import sb3_contrib
+    import stable_baselines3
     import torch
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_atari_env, make_vec_env
     from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.noise import NormalActionNoise
     from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
     torch.set_num_threads(job["threads"])
 
     class Clock(BaseCallback):
-        """Notes the time at the start of each rollout; the second one is the end of the first update."""
+        """Notes the time at the start of each rollout."""
 
         def __init__(self):
             super().__init__()
@@ -41,16 +43,16 @@ def main() -> None:
         venv = make_vec_env(lambda: gym.make(job["env"], disable_env_checker=True), n_envs=job["num_env"], seed=0)
     if job["normalize"]:
         venv = VecNormalize(venv)
-    batch = job["num_env"] * job["nsteps"]
-    model = PPO("CnnPolicy" if job["pixels"] else "MlpPolicy", venv, n_steps=job["nsteps"],
-                batch_size=batch // job["nminibatches"], n_epochs=job["noptepochs"], learning_rate=3e-4, seed=0,
-                device="cpu", verbose=0)
+    kind, options = job["peer"], job["peer_options"]
+    algorithm = getattr(stable_baselines3, kind, None) or getattr(sb3_contrib, kind)
+    if kind == "DDPG":
+        options["action_noise"] = NormalActionNoise(0 * venv.action_space.high, 0.1 + 0 * venv.action_space.high)
+    model = algorithm("CnnPolicy" if job["pixels"] else "MlpPolicy", venv, seed=0, device="cpu", verbose=0, **options)
     model.set_logger(configure(tempfile.mkdtemp(), ["csv"]))
     clock = Clock()
-    # The peer is slower: a third of the steps measures it as well.
-    steps = max(3 * batch, job["steps"] // 3)
+    steps = job["peer_steps"] or max(job["steps"] // 3, 3 * job["warm"])
     model.learn(steps, callback=clock, log_interval=1)
-    start, first = clock.marks[1]
+    start, first = next(mark for mark in clock.marks if mark[1] >= job["warm"])
     print(json.dumps({"sps": (model.num_timesteps - first) / (time.perf_counter() - start)}))
 
 

@@ -1,13 +1,14 @@
-"""Steps per second of whole training beside Stable-Baselines3, in turn: ours, theirs, ours, theirs, ...
+"""Steps per second of whole training beside Stable-Baselines3 or our own a2c, in turn: ours, theirs, ours, theirs, ...
 
-    python benchmarks/speed.py                      # all workloads of ppo2
-    python benchmarks/speed.py --workload=pong --workload=pong-bfloat16 --rounds=3
-    python benchmarks/speed.py --scaling=scaling-4  # 2 ranks of one thread over 1 rank of one thread; or =all
+    python benchmarks/speed.py                      # all workloads
+    python benchmarks/speed.py --workload=ppo2-pong --workload=ppo2-pong-bfloat16 --rounds=3
+    python benchmarks/speed.py --scaling=ppo2-4     # 2 ranks of one thread over 1 rank of one thread; or =all
     python benchmarks/speed.py --footprint          # time to the first update, peak memory
 
-Both sides train with the same hyperparameters on the same machine, with logging and (on MuJoCo) normalisation on; each
-side's first update is left out. Every side runs with 1 and with 2 threads; the ratio is ours over the better of
-theirs, its median over the rounds is printed. The peer lives in a virtual environment of its own with exact pins.
+Both sides train with the same hyperparameters on the same machine, with logging and (on MuJoCo) normalisation on; what
+comes before `warm` steps, the first update among it, is left out. Every side runs with 1 and with 2 threads; the ratio
+is our better over their better, its median over the rounds is printed. The peer lives in a virtual environment of its
+own with exact pins.
 """
 
 from __future__ import annotations
@@ -24,52 +25,99 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 PEER_VENV = ROOT / ".venv-sb3"
-PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium[mujoco]==1.4.0", "mujoco==4.0.0",
-        "numpy==2.4.6", "ale-py==0.12.1", "opencv-python-headless==5.0.0.93"]
+PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "gymnasium[mujoco]==1.4.0",
+        "mujoco==4.0.0", "numpy==2.4.6", "ale-py==0.12.1", "opencv-python-headless==5.0.0.93"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A training job: `steps` in all, hyperparameters by our names, and the least ratio we want."""
+    """A training job of `steps` in all, and the least ratio we want."""
 
+    alg: str
     env: str
-    steps: int
     num_env: int
-    nsteps: int
-    nminibatches: int
-    noptepochs: int
+    steps: int
+    warm: int  # steps that are not measured
     target: float
+    flags: dict[str, Any]  # ours
+    peer: str  # a class of Stable-Baselines3 or sb3-contrib, or the name of another of our workloads
+    peer_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    peer_steps: int = 0  # the peer is slower: fewer steps measure it as well; 0: a third
     normalize: bool = False
     pixels: bool = False
-    dtype: str = "float32"  # ours; the peer has float32 only
 
 
+def ppo(alg: str, env: str, num_env: int, steps: int, nsteps: int, nminibatches: int, noptepochs: int, target: float,
+        **more: Any) -> Workload:
+    """A PPO workload: the same batches, minibatches and epochs on both sides."""
+    batch = num_env * nsteps
+    flags = dict(nsteps=nsteps, nminibatches=nminibatches, noptepochs=noptepochs, lr="3e-4")
+    options = dict(n_steps=nsteps, batch_size=batch // nminibatches, n_epochs=noptepochs, learning_rate=3e-4)
+    return Workload(alg, env, num_env, steps, batch, target, flags | more.pop("flags", {}), "PPO", options, **more)
+
+
+def a2c(env: str, num_env: int, steps: int, nsteps: int, target: float, **more: Any) -> Workload:
+    """An A2C workload."""
+    flags, options = dict(nsteps=nsteps, lr="7e-4"), dict(n_steps=nsteps, learning_rate=7e-4)
+    return Workload("a2c", env, num_env, steps, steps // 10, target, flags, "A2C", options, **more)
+
+
+PONG = "PongNoFrameskip-v4"
+HALFCHEETAH = dict(env="HalfCheetah-v5", normalize=True)
 WORKLOADS = {
-    "halfcheetah-1": Workload("HalfCheetah-v5", 40_960, 1, 2048, 32, 10, 6.0, normalize=True),
-    "halfcheetah-8": Workload("HalfCheetah-v5", 61_440, 8, 256, 32, 10, 5.0, normalize=True),
-    "cartpole-8": Workload("CartPole-v1", 204_800, 8, 128, 4, 4, 4.0),
-    "pong": Workload("PongNoFrameskip-v4", 12_288, 8, 128, 4, 4, 1.8, pixels=True),
-    "pong-bfloat16": Workload("PongNoFrameskip-v4", 12_288, 8, 128, 4, 4, 2.8, pixels=True, dtype="bfloat16"),
+    "ppo2-halfcheetah-1": ppo("ppo2", num_env=1, steps=40_960, nsteps=2048, nminibatches=32, noptepochs=10, target=6.0,
+                              **HALFCHEETAH),
+    "ppo2-halfcheetah-8": ppo("ppo2", num_env=8, steps=61_440, nsteps=256, nminibatches=32, noptepochs=10, target=5.0,
+                              **HALFCHEETAH),
+    "ppo2-cartpole-8": ppo("ppo2", "CartPole-v1", 8, 204_800, 128, 4, 4, 4.0),
+    "ppo2-pong": ppo("ppo2", PONG, 8, 12_288, 128, 4, 4, 1.8, pixels=True),
+    "ppo2-pong-bfloat16": ppo("ppo2", PONG, 8, 12_288, 128, 4, 4, 2.8, pixels=True, flags=dict(dtype="bfloat16")),
+    "ppo1-halfcheetah-1": ppo("ppo1", num_env=1, steps=40_960, nsteps=2048, nminibatches=32, noptepochs=10, target=6.0,
+                              **HALFCHEETAH),
+    "trpo_mpi-halfcheetah-1": Workload(
+        "trpo_mpi", num_env=1, steps=61_440, warm=2048, target=4.0,
+        flags=dict(nsteps=2048, cg_iters=15, cg_damping=0.1, vf_iters=10, vf_minibatches=16), peer="TRPO",
+        peer_options=dict(n_steps=2048, batch_size=128, n_critic_updates=10, cg_max_steps=15, cg_damping=0.1),
+        **HALFCHEETAH),
+    "a2c-cartpole-8": a2c("CartPole-v1", 8, 200_000, 5, 3.0),
+    "a2c-pong-16": a2c(PONG, 16, 24_000, 5, 2.2, pixels=True),
+    "a2c-pong-32": a2c(PONG, 32, 19_200, 20, 0.0, pixels=True),  # what acktr is compared with
+    "a2c-pong-16-20": a2c(PONG, 16, 19_200, 20, 0.0, pixels=True),  # what acer is compared with
+    "acktr-pong-32": Workload("acktr", PONG, 32, 19_200, 6_400, 0.8, dict(nsteps=20), "a2c-pong-32", pixels=True),
+    "deepq-pong-1": Workload(
+        "deepq", PONG, 1, 6_000, 2_000, 2.0,
+        dict(network="cnn", hiddens="none", dueling=False, double_q=False, batch_size=32, train_freq=4, nsteps=500,
+             buffer_size=10_000, learning_starts=1000, exploration_initial_eps=0.05, exploration_final_eps=0.05),
+        "DQN", dict(buffer_size=10_000, learning_starts=1000, batch_size=32, train_freq=4, gradient_steps=1,
+                    exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000),
+        peer_steps=4_000, pixels=True),
+    "ddpg-halfcheetah-1": Workload(
+        "ddpg", "HalfCheetah-v5", 1, 12_000, 2_000, 3.0,
+        dict(sizes="400,300", activation="relu", batch_size=100, nsteps=100, train_steps=100, learning_starts=1000,
+             buffer_size=100_000),
+        "DDPG", dict(buffer_size=100_000, learning_starts=1000, batch_size=100, train_freq=1, gradient_steps=1,
+                     policy_kwargs=dict(net_arch=[400, 300])), peer_steps=4_000),
 }
 
 
-def flags(w: Workload) -> list[str]:
+def command_flags(w: Workload) -> list[str]:
     """Our command-line flags for a workload."""
-    return [f"--env={w.env}", f"--num_env={w.num_env}", f"--nsteps={w.nsteps}", f"--nminibatches={w.nminibatches}",
-            f"--noptepochs={w.noptepochs}", "--lr=3e-4", f"--normalize_observations={w.normalize}",
-            f"--normalize_rewards={w.normalize}", f"--dtype={w.dtype}"]
+    own = {"normalize_observations": True, "normalize_rewards": True} if w.normalize else {}
+    options = dict(alg=w.alg, env=w.env, num_env=w.num_env) | w.flags | own
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 def ours(w: Workload, threads: int, ranks: int = 1) -> dict[str, float]:
-    """Steps/s without the first update, the shares of the time, peak memory of a rank, seconds to the first update."""
+    """Steps/s after the warm steps, the shares of the time, peak memory of a rank."""
     with tempfile.TemporaryDirectory() as folder:
         launch = [str(BIN / "mpirun"), "-np", str(ranks)] if ranks > 1 else []
-        command = [*launch, sys.executable, str(ROOT / "run.py"), "--alg=ppo2", *flags(w), f"--threads={threads}",
+        command = [*launch, sys.executable, str(ROOT / "run.py"), *command_flags(w), f"--threads={threads}",
                    f"--num_timesteps={w.steps * ranks}", f"--log_path={folder}", "--log_interval=1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)  # for its peak memory
@@ -78,6 +126,7 @@ def ours(w: Workload, threads: int, ranks: int = 1) -> dict[str, float]:
             raise subprocess.CalledProcessError(process.returncode, command)
         with (Path(folder) / "progress.csv").open(newline="") as file:
             rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    rows = [row for row in rows if row["total_timesteps"] >= w.warm * ranks]
     first, last = rows[0], rows[-1]
     seconds = last["time_elapsed"] - first["time_elapsed"]
     shares = {k: statistics.mean(r[k] for r in rows[1:]) for k in first if k.startswith("share_")}
@@ -86,7 +135,9 @@ def ours(w: Workload, threads: int, ranks: int = 1) -> dict[str, float]:
 
 
 def theirs(w: Workload, threads: int) -> dict[str, float]:
-    """Stable-Baselines3's steps/s without the first update."""
+    """The peer's steps/s after the warm steps."""
+    if w.peer in WORKLOADS:
+        return ours(WORKLOADS[w.peer], threads)
     job = json.dumps({**dataclasses.asdict(w), "threads": threads})
     done = subprocess.run([str(PEER_VENV / "bin/python"), str(HERE / "peer_sb3.py"), job], check=True,
                           capture_output=True, text=True, cwd=tempfile.gettempdir())
@@ -120,22 +171,24 @@ def compare(name: str, rounds: int, results: dict) -> None:
         mine.append({"threads": best, **us[best]})
         peer.append(max(them.values()))
         print(f"{name} round {number + 1}, steps/s with 1 and 2 threads: ours {us[1]['sps']:,.0f} {us[2]['sps']:,.0f}; "
-              f"SB3 {them[1]:,.0f} {them[2]:,.0f}; ratio {ratios[-1]:.2f}", flush=True)
+              f"{w.peer} {them[1]:,.0f} {them[2]:,.0f}; ratio {ratios[-1]:.2f}", flush=True)
     median = statistics.median(ratios)
     shares = {k: statistics.mean(m[k] for m in mine) for k in mine[0] if k.startswith("share_")}
     print(f"{name}: median ratio {median:.2f} (target {w.target:g}); "
           + ", ".join(f"{k[6:]} {v:.0%}" for k, v in shares.items())
           + f"; peak memory {max(m['peak_gib'] for m in mine):.2f} GiB", flush=True)
     results[name] = {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
-                     "sb3_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares,
+                     "peer": w.peer, "peer_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares,
                      "peak_gib": max(m["peak_gib"] for m in mine), "commit": commit()}
 
 
 SCALING = {
-    "scaling-4": dataclasses.replace(WORKLOADS["halfcheetah-8"], nminibatches=4),
-    "scaling-32": WORKLOADS["halfcheetah-8"],
-    "scaling-pong": WORKLOADS["pong"],
-    "scaling-pong-bfloat16": WORKLOADS["pong-bfloat16"],
+    "ppo2-4": ppo("ppo2", num_env=8, steps=61_440, nsteps=256, nminibatches=4, noptepochs=10, target=0, **HALFCHEETAH),
+    "ppo2-32": WORKLOADS["ppo2-halfcheetah-8"],
+    "ppo2-pong": WORKLOADS["ppo2-pong"],
+    "ppo2-pong-bfloat16": WORKLOADS["ppo2-pong-bfloat16"],
+    "ppo1": WORKLOADS["ppo1-halfcheetah-1"],
+    "trpo_mpi": WORKLOADS["trpo_mpi-halfcheetah-1"],
 }
 
 
@@ -146,8 +199,8 @@ def scaling(name: str, rounds: int, results: dict) -> None:
     ratio = statistics.median(two["sps"] / one for one, two in pairs)
     comm = statistics.mean(two["share_comm"] for _, two in pairs)
     rates = ", ".join(f"{one:,.0f} -> {two['sps']:,.0f}" for one, two in pairs)
-    print(f"{name}: {ratio:.2f} ({rates} steps/s), communication {comm:.0%} of the time", flush=True)
-    results[name] = {"ratio": ratio, "share_comm": comm, "sps": [[one, two["sps"]] for one, two in pairs],
+    print(f"scaling {name}: {ratio:.2f} ({rates} steps/s), communication {comm:.0%} of the time", flush=True)
+    results[f"scaling-{name}"] = {"ratio": ratio, "share_comm": comm, "sps": [[one, two["sps"]] for one, two in pairs],
                      "commit": commit()}
 
 
