@@ -67,6 +67,10 @@ class DeterministicPolicy(Policy):
         """Q [B] of features [B, n] and actions [B, d]."""
         return tf.squeeze(self.q_head(self.q_net(tf.concat([features, actions], axis=1))), axis=-1)
 
+    def q_weights(self) -> list[tf.Tensor]:
+        """The weights of Q's hidden layers, without biases and the last layer."""
+        return [layer.w for layer in self.q_net.submodules if isinstance(layer, networks.Dense)]
+
     @property
     def prefers_xla(self) -> bool:
         """Whether updates compile with XLA."""

@@ -18,6 +18,8 @@ def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
 
 def unflatten(vector: tf.Tensor, like: Sequence[tf.Variable]) -> list[tf.Tensor]:
     """The vector [P] cut into tensors of the shapes of `like`."""
+    if len(like) == 1:
+        return [tf.reshape(vector, like[0].shape)]
     parts = tf.split(vector, [int(np.prod(v.shape)) for v in like])
     return [tf.reshape(part, v.shape) for part, v in zip(parts, like, strict=True)]
 
@@ -48,6 +50,42 @@ def replaced(module: tf.Module, variables: Sequence[tf.Variable], tensors: Seque
     finally:
         for owner, name, value in swapped:
             setattr(owner, name, value)
+
+
+class Parts:
+    """Variables as a few vectors: each large one alone, so that it is never copied; the small ones joined into one.
+
+    Copying a large variable costs more than carrying another tensor along; of small ones it is the number that costs
+    (20 us per variable and compiled call).
+    """
+
+    LARGE = 1 << 16  # elements
+
+    def __init__(self, variables: Sequence[tf.Variable]) -> None:
+        self.variables = list(variables)
+        sizes = [int(np.prod(v.shape)) for v in self.variables]
+        small = [i for i, size in enumerate(sizes) if size < self.LARGE]
+        self._members = [[i] for i, size in enumerate(sizes) if size >= self.LARGE] + ([small] if small else [])
+        self.sizes = [sum(sizes[i] for i in members) for members in self._members]
+
+    def join(self, tensors: Sequence[tf.Tensor | tf.Variable]) -> list[tf.Tensor]:
+        """Tensors of the variables' shapes, in their order, as vectors."""
+        return [tf.reshape(tensors[members[0]], [-1]) if len(members) == 1 else flatten([tensors[i] for i in members])
+                for members in self._members]
+
+    def split(self, vectors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Vectors as tensors of the variables' shapes, in their order."""
+        found: dict[int, tf.Tensor] = {}
+        for vector, members in zip(vectors, self._members, strict=True):
+            parts = unflatten(vector, [self.variables[i] for i in members])
+            found |= dict(zip(members, parts, strict=True))
+        return [found[i] for i in range(len(self.variables))]
+
+    @contextlib.contextmanager
+    def at(self, module: tf.Module, vectors: Sequence[tf.Tensor]) -> Iterator[None]:
+        """Within the block, `module` computes with the vectors in place of the variables; as the function `at`."""
+        with replaced(module, self.variables, self.split(vectors)):
+            yield
 
 
 def flat_gradient(tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence[tf.Variable]) -> tf.Tensor:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.flat import at
-from baselines_lite.common.mpi_optimizer import MpiOptimizer
+from baselines_lite.common.mpi_optimizer import MpiOptimizer, Vectors
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout, flatten, sequences
 
@@ -62,8 +61,7 @@ class Minibatches:
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = tf.function(self._all_minibatches, jit_compile=alone and xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
-        self._step = tf.function(lambda state, vector, lr: optimizer.step(state, vector[: -len(stats)], lr),
-                                 jit_compile=True)
+        self._step = tf.function(optimizer.step, jit_compile=True)
 
     def __call__(self, data: Batch, indices: np.ndarray, lr: float, constants: Sequence[float] = (),
                  per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
@@ -77,9 +75,9 @@ class Minibatches:
         total, count = self._update(data, tf.constant(indices), each, tf.constant([lr, *constants], dtype))
         return dict(zip(self.stats, (total.numpy() / count.numpy()).tolist(), strict=True))
 
-    def _gradient(self, theta: tf.Tensor, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch,
-                  rates: tf.Tensor) -> tf.Tensor:
-        """[gradient, stats] of minibatch i at the parameters theta, as one vector."""
+    def _gradient(self, theta: Vectors, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
+                  ) -> tuple[Vectors, tf.Tensor]:
+        """(gradient, stats) of minibatch i at the parameters theta."""
         rows = tf.gather(indices, i)  # indices[i] would be compiled for each i
         batch = {name: tf.gather(array, rows) for name, array in data.items()}
         if self.policy.recurrent:
@@ -88,38 +86,37 @@ class Minibatches:
         batch |= {name: tf.gather(array, i) for name, array in each.items()}
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            with at(self.policy, self.optimizer.parameters, theta):
+            with self.optimizer.parts.at(self.policy, theta):
                 loss, stats = self.loss(batch, rates[1:])
-        return tf.concat([tape.gradient(loss, theta), stats], axis=0)
+        return tape.gradient(loss, theta), stats
 
-    def _step_then_gradient(self, state: Any, vector: tf.Tensor, *inputs: tf.Tensor | Batch
-                            ) -> tuple[Any, tf.Tensor]:
-        """Applies the averaged [gradient, stats] of the last minibatch, and computes those of another."""
-        state = self._step(state, vector, inputs[-1][0])
-        return state, self._gradient(state.theta, *inputs)
+    def _step_then_gradient(self, state: Any, g: Vectors, *inputs: tf.Tensor | Batch) -> tuple[Any, Vectors, tf.Tensor]:
+        """Applies the averaged gradient of the last minibatch, and computes that of another, with its stats."""
+        state = self._step(state, g, inputs[-1][0])
+        return state, *self._gradient(state.theta, *inputs)
 
     def _all_minibatches(self, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
                          ) -> tuple[tf.Tensor, tf.Tensor]:
         """Every minibatch in turn, or until stop_at; returns the sum of the stats and the number of minibatches."""
         inputs = (data, indices, each, rates)
 
-        def close(vector: tf.Tensor) -> tf.Tensor | bool:  # of averaged figures: the same on every rank
+        def close(stats: tf.Tensor) -> tf.Tensor | bool:  # averaged: the same on every rank
             if self.stop_at is None:
                 return True
             name, limit = self.stop_at
-            return vector[-len(self.stats) :][self.stats.index(name)] <= limit
+            return stats[self.stats.index(name)] <= limit
 
-        def minibatch(i: tf.Tensor, state: Any, vector: tf.Tensor, total: tf.Tensor) -> tuple:
-            state, vector = self._step_and_gradient(state, vector, i, *inputs)
-            vector = self.optimizer.average(vector)
-            return i + 1, state, vector, total + vector[-len(self.stats) :]
+        def minibatch(i: tf.Tensor, state: Any, g: Vectors, stats: tf.Tensor, total: tf.Tensor) -> tuple:
+            state, g, stats = self._step_and_gradient(state, g, i, *inputs)
+            g, stats = self.optimizer.average(g, stats)
+            return i + 1, state, g, stats, total + stats
 
         state = self.optimizer.state()
-        vector = self.optimizer.average(self._gradient(state.theta, tf.constant(0), *inputs))
-        i, state, vector, total = tf.while_loop(
-            lambda i, state, vector, total: tf.logical_and(i < indices.shape[0], close(vector)), minibatch,
-            (tf.constant(1), state, vector, vector[-len(self.stats) :]), parallel_iterations=1)
-        last = self._step(state, vector, rates[0])
-        self.optimizer.assign(self.optimizer.State(
-            *(tf.where(close(vector), new, old) for new, old in zip(last, state, strict=True))))
+        g, stats = self.optimizer.average(*self._gradient(state.theta, tf.constant(0), *inputs))
+        i, state, g, stats, total = tf.while_loop(
+            lambda i, state, g, stats, total: tf.logical_and(i < indices.shape[0], close(stats)), minibatch,
+            (tf.constant(1), state, g, stats, stats), parallel_iterations=1)
+        last = self._step(state, g, rates[0])
+        self.optimizer.assign(last if self.stop_at is None else tf.nest.map_structure(
+            lambda new, old: tf.where(close(stats), new, old), last, state))
         return total, i

@@ -1,4 +1,4 @@
-"""RMSProp (Hinton, lecture 6e) as TensorFlow 1 had it, on a flat vector, its gradient averaged over ranks."""
+"""RMSProp (Hinton, lecture 6e) as TensorFlow 1 had it, its gradient averaged over ranks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_optimizer import MpiOptimizer
+from baselines_lite.common.mpi_optimizer import MpiOptimizer, Vectors
 
 
 class RmsPropState(NamedTuple):
-    """Parameters theta [P] and the running mean square ms [P] of the gradient."""
+    """Parameters theta and the running mean square ms of the gradient."""
 
-    theta: tf.Tensor
-    ms: tf.Tensor
+    theta: Vectors
+    ms: Vectors
 
 
 class MpiRmsProp(MpiOptimizer):
@@ -31,11 +31,13 @@ class MpiRmsProp(MpiOptimizer):
                  max_grad_norm: float | None = None) -> None:
         super().__init__(variables, comm, max_grad_norm)
         self.decay, self.epsilon = decay, epsilon
-        self.ms = tf.Variable(tf.ones(self.size, self.dtype), trainable=False, name="rmsprop/ms")
-        self.slots = [self.ms]
+        self.slots = [self.slot(1.0, "rmsprop/ms")]
 
-    def step(self, state: RmsPropState, g: tf.Tensor, lr: tf.Tensor) -> RmsPropState:
-        """One step down the gradient g [P]: ms' = decay ms + (1 - decay) g^2; theta - lr g / sqrt(ms' + epsilon)."""
-        g = self.clip(g)
-        ms = self.decay * state.ms + (1 - self.decay) * tf.square(g)
-        return RmsPropState(state.theta - lr * g / tf.sqrt(ms + self.epsilon), ms)
+    def step(self, state: RmsPropState, g: Vectors, lr: tf.Tensor | Vectors) -> RmsPropState:
+        """One step down the gradient g: ms' = decay ms + (1 - decay) g^2; theta - lr g / sqrt(ms' + epsilon)."""
+        rates = lr if isinstance(lr, list) else [lr] * len(g)
+        theta, ms = [], []
+        for p, g_p, ms_p, rate in zip(state.theta, self.clip(g), state.ms, rates, strict=True):
+            ms.append(self.decay * ms_p + (1 - self.decay) * tf.square(g_p))
+            theta.append(p - rate * g_p / tf.sqrt(ms[-1] + self.epsilon))
+        return RmsPropState(theta, ms)

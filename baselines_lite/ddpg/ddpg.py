@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import at, flatten, unflatten
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.mpi_optimizer import Vectors
 from baselines_lite.common.replay_buffer import ReplayBuffer, Transitions
 from baselines_lite.common.replay_collector import ReplayCollector, frame_of
 from baselines_lite.common.seeding import stream
@@ -108,10 +108,10 @@ class Returns(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a gradient step changes: Adam's state, target parameters [P], moments of the returns."""
+    """What a gradient step changes: Adam's state, the target networks' parameters, moments of the returns."""
 
     adam: AdamState
-    target: tf.Tensor
+    target: Vectors
     returns: Returns
 
 
@@ -123,11 +123,13 @@ class Update:
 
     def __init__(self, policy: DeterministicPolicy, cfg: Config, comm: Comm) -> None:
         self.policy, self.cfg, self.comm = policy, cfg, comm
-        self.actor, self.critic = policy.pi_variables, policy.q_variables
-        self.optimizer = MpiAdam([*self.actor, *self.critic], comm, max_grad_norm=cfg.max_grad_norm)
-        self.sizes = [sum(int(np.prod(v.shape)) for v in part) for part in (self.actor, self.critic)]
-        self.target = tf.Variable(flatten(self.optimizer.parameters), trainable=False)
+        actor, self.critic = policy.pi_variables, policy.q_variables
+        self.optimizer = MpiAdam([*actor, *self.critic], comm, max_grad_norm=cfg.max_grad_norm)
+        self.parts = self.optimizer.parts
+        self.target = [tf.Variable(vector, trainable=False) for vector in self.parts.join(self.optimizer.parameters)]
         self.returns = Returns(*(tf.Variable(0.0, trainable=False, dtype=tf.float64) for _ in range(3)))
+        self._in_actor = self.parts.join([tf.fill(v.shape, i < len(actor))
+                                          for i, v in enumerate(self.optimizer.parameters)])
         alone, xla = comm.size == 1, policy.prefers_xla
         self._round = tf.function(self._all_minibatches, jit_compile=alone and xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
@@ -139,90 +141,83 @@ class Update:
 
     def __call__(self, batches: Transitions, actor_lr: float, critic_lr: float) -> dict[str, float]:
         """A step on each of the minibatches [count, B, ...] in turn; returns the means of STATS."""
-        rates = tf.constant(np.repeat([actor_lr, critic_lr], self.sizes), self.policy.dtype)
+        rates = tf.constant([actor_lr, critic_lr], self.policy.dtype)
         total = self._round(Transitions(*map(tf.constant, batches)), rates).numpy()
         return dict(zip(STATS, (total[: len(STATS)] / len(batches.obs)).tolist(), strict=True))
 
     def _all_minibatches(self, batches: Transitions, rates: tf.Tensor) -> tf.Tensor:
-        def step(i: tf.Tensor, state: State, vector: tf.Tensor, total: tf.Tensor) -> tuple:
-            state, vector = self._step_and_gradient(state, vector, i, batches, rates)
-            vector = self.optimizer.average(vector)
-            return i + 1, state, vector, total + vector[sum(self.sizes) :]
+        def minibatch(i: tf.Tensor, state: State, g: Vectors, figures: tf.Tensor, total: tf.Tensor) -> tuple:
+            state, g, figures = self._step_and_gradient(state, g, figures, i, batches, rates)
+            g, figures = self.optimizer.average(g, figures)
+            return i + 1, state, g, figures, total + figures
 
         returns = Returns(*(variable.read_value() for variable in self.returns))
-        state = State(self.optimizer.state(), self.target.read_value(), returns)
-        vector = self.optimizer.average(self.gradient(state, tf.constant(0), batches))
-        _, state, vector, total = tf.while_loop(
-            lambda i, *_: i < batches.obs.shape[0], step,
-            (tf.constant(1), state, vector, vector[sum(self.sizes) :]), parallel_iterations=1)
-        state = self.step(state, vector, rates)
+        state = State(self.optimizer.state(), [v.read_value() for v in self.target], returns)
+        g, figures = self.optimizer.average(*self.gradient(state, tf.constant(0), batches))
+        _, state, g, figures, total = tf.while_loop(
+            lambda i, *_: i < batches.obs.shape[0], minibatch, (tf.constant(1), state, g, figures, figures),
+            parallel_iterations=1)
+        state = self.step(state, g, figures, rates)
         self.optimizer.assign(state.adam)
-        self.target.assign(state.target)
-        for variable, value in zip(self.returns, state.returns, strict=True):
+        for variable, value in zip([*self.target, *self.returns], [*state.target, *state.returns], strict=True):
             variable.assign(value)
         return total
 
-    def _step_then_gradient(self, state: State, vector: tf.Tensor, i: tf.Tensor, batches: Transitions, rates: tf.Tensor
-                            ) -> tuple[State, tf.Tensor]:
-        """Applies the averaged [gradient, figures] of the last minibatch, and computes those of minibatch i."""
-        state = self.step(state, vector, rates)
-        return state, self.gradient(state, i, batches)
+    def _step_then_gradient(self, state: State, g: Vectors, figures: tf.Tensor, i: tf.Tensor, batches: Transitions,
+                            rates: tf.Tensor) -> tuple[State, Vectors, tf.Tensor]:
+        """Applies the averaged gradient and figures of the last minibatch, and computes those of minibatch i."""
+        state = self.step(state, g, figures, rates)
+        return state, *self.gradient(state, i, batches)
 
-    def gradient(self, state: State, i: tf.Tensor, batches: Transitions) -> tf.Tensor:
-        """[gradient [P], STATS, mean y, mean y^2] of minibatch i, all at the same parameters."""
-        cfg, policy, dtype = self.cfg, self.policy, self.policy.dtype
+    def gradient(self, state: State, i: tf.Tensor, batches: Transitions) -> tuple[Vectors, tf.Tensor]:
+        """(gradient, [STATS, mean y, mean y^2]) of minibatch i, all at the same parameters."""
+        cfg, policy, dtype, theta = self.cfg, self.policy, self.policy.dtype, state.adam.theta
         batch = Transitions(*(tf.gather(array, i) for array in batches))
         mean, std = (tf.cast(x, dtype) for x in (state.returns.mean, state.returns.std))
-        with at(policy, self.optimizer.parameters, state.target):
+        with self.parts.at(policy, state.target):
             q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs))
         alive = 1.0 - tf.cast(batch.terminated, dtype)
         y = tf.cast(batch.rewards, dtype) + cfg.gamma * alive * (mean + std * q_next)
         with tf.GradientTape() as tape:
-            tape.watch(state.adam.theta)
-            _, critic = tf.split(state.adam.theta, self.sizes)
-            with at(policy, self.optimizer.parameters, state.adam.theta):
+            tape.watch(theta)
+            with self.parts.at(policy, theta):
                 q = policy.q(batch.obs, batch.actions)
                 actions = policy.pi(batch.obs)
-            with at(policy, self.critic, tf.stop_gradient(critic)):
+                weights = policy.q_weights()
+            with self.parts.at(policy, [tf.stop_gradient(part) for part in theta]):
                 policy_loss = -tf.reduce_mean(policy.q(batch.obs, actions))
             errors = q - (y - mean) / std
             value_loss = tf.reduce_mean(tf.square(errors))
-            loss = policy_loss + value_loss + cfg.critic_l2_reg * self.half_squared_weights(critic)
+            loss = policy_loss + value_loss + cfg.critic_l2_reg * tf.add_n([tf.nn.l2_loss(w) for w in weights])
         explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y) / std**2, 1e-12)
         entropy = tf.constant(float("nan"), dtype)  # a deterministic policy has none
         figures = [explained, policy_loss, value_loss, entropy, tf.reduce_mean(mean + std * q),
                    tf.reduce_mean(y), tf.reduce_mean(tf.square(y))]
-        return tf.concat([tape.gradient(loss, state.adam.theta), tf.stack(figures)], axis=0)
+        return tape.gradient(loss, theta), tf.stack(figures)
 
-    def half_squared_weights(self, critic: tf.Tensor) -> tf.Tensor:
-        """sum W^2 / 2 over the hidden layers' weights among the critic's parameters: no biases, not the last layer."""
-        hidden = len(self.policy.q_net.trainable_variables)
-        parts = unflatten(critic, self.critic)[:hidden]
-        return tf.add_n([tf.nn.l2_loss(part) for part in parts if len(part.shape) > 1])
-
-    def step(self, state: State, vector: tf.Tensor, rates: tf.Tensor) -> State:
-        """The state after one step with averaged [gradient, figures]."""
+    def step(self, state: State, g: Vectors, figures: tf.Tensor, rates: tf.Tensor) -> State:
+        """The state after one step with an averaged gradient and figures; rates: of actor and critic."""
         cfg = self.cfg
-        adam = self.optimizer.step(state.adam, vector[: sum(self.sizes)], rates)
-        state = State(adam, state.target + cfg.tau * (adam.theta - state.target), state.returns)
+        adam = self.optimizer.step(state.adam, g, [tf.where(part, rates[0], rates[1]) for part in self._in_actor])
+        target = [old + cfg.tau * (new - old) for old, new in zip(state.target, adam.theta, strict=True)]
         if not cfg.normalize_returns:
-            return state
-        mean, mean_square = tf.unstack(tf.cast(vector[-2:], tf.float64))
+            return State(adam, target, state.returns)
+        mean, mean_square = tf.unstack(tf.cast(figures[-2:], tf.float64))
         returns = state.returns.merged(cfg.batch_size * self.comm.size, mean, mean_square)
         if cfg.popart:
-            theta, target = (self.preserve(x, state.returns, returns) for x in (adam.theta, state.target))
-            adam, state = adam._replace(theta=theta), state._replace(target=target)
-        return state._replace(adam=adam, returns=returns)
+            theta, target = (self.preserve(x, state.returns, returns) for x in (adam.theta, target))
+            adam = adam._replace(theta=theta)
+        return State(adam, target, returns)
 
-    def preserve(self, theta: tf.Tensor, old: Returns, new: Returns) -> tf.Tensor:
+    def preserve(self, theta: Vectors, old: Returns, new: Returns) -> Vectors:
         """Parameters whose Q, in units of the new moments, is what it was in the old ones (Pop-Art, 1602.07714, eq. 5).
 
         Q = mean + std (W h + b) for either, if W' = W std / std' and b' = (b std + mean - mean') / std'. The first
         moments come before anything was learned: there is nothing to preserve.
         """
-        parts = {v.ref(): part for v, part in zip(self.optimizer.parameters,
-                                                  unflatten(theta, self.optimizer.parameters), strict=True)}
+        tensors = {v.ref(): x for v, x in zip(self.optimizer.parameters, self.parts.split(theta), strict=True)}
         w, b = self.policy.q_head.w.ref(), self.policy.q_head.b.ref()
-        old_std, new_std, shift = (tf.cast(x, theta.dtype) for x in (old.std, new.std, old.mean - new.mean))
-        parts |= {w: parts[w] * (old_std / new_std), b: (parts[b] * old_std + shift) / new_std}
-        return tf.where(old.count > 0, flatten(list(parts.values())), theta)
+        old_std, new_std, shift = (tf.cast(x, self.policy.dtype) for x in (old.std, new.std, old.mean - new.mean))
+        tensors |= {w: tensors[w] * (old_std / new_std), b: (tensors[b] * old_std + shift) / new_std}
+        kept = self.parts.join(list(tensors.values()))
+        return [tf.where(old.count > 0, new, same) for new, same in zip(kept, theta, strict=True)]

@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import at, get_flat, set_flat
+from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.mpi_optimizer import Vectors
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy
@@ -192,18 +193,18 @@ class Update:
 
     def _gradient_step(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         state = self.optimizer.state()
-        vector, errors = self._gradient(state.theta, *inputs[:-1])
-        vector = self.optimizer.average(vector)
-        self.optimizer.assign(self._apply(state, vector[: -len(STATS)], inputs[-1]))
-        return errors, vector[-len(STATS) :]
+        g, stats, errors = self._gradient(state.theta, *inputs[:-1])
+        g, stats = self.optimizer.average(g, stats)
+        self.optimizer.assign(self._apply(state, g, inputs[-1]))
+        return errors, stats
 
-    def _loss_gradient(self, theta: tf.Tensor, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """([gradient, STATS] as one vector, errors [B]) at the parameters theta."""
+    def _loss_gradient(self, theta: Vectors, *batch: tf.Tensor) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
+        """(gradient, STATS, errors [B]) at the parameters theta."""
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            with at(self.policy, self.optimizer.parameters, theta):
+            with self.optimizer.parts.at(self.policy, theta):
                 loss, errors, stats = loss_and_stats(self.policy, self.target, self.cfg, *batch)
-        return tf.concat([tape.gradient(loss, theta), stats], axis=0), errors
+        return tape.gradient(loss, theta), stats, errors
 
 
 def loss_and_stats(policy: QPolicy, target: QPolicy, cfg: Config, obs: tf.Tensor, actions: tf.Tensor,

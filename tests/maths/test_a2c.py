@@ -49,10 +49,10 @@ def test_three_steps_of_rmsprop_from_a_mean_square_of_one():
     plain, ms = np.array([1.0, -2.0]), np.ones(2)
     state = rms.state()
     for g in ([0.5, -1.0], [2.0, 0.0], [30.0, 40.0]):  # the last is scaled down to [3, 4]
-        state = rms.step(state, tf.constant(np.array(g)), tf.constant(0.1, tf.float64))
+        state = rms.step(state, [tf.constant(np.array(g))], tf.constant(0.1, tf.float64))
         g = np.array(g) * min(1.0, 5.0 / np.linalg.norm(g))
         ms = 0.9 * ms + 0.1 * g**2
         plain = plain - 0.1 * g / np.sqrt(ms + 1e-3)
     rms.assign(state)
     np.testing.assert_allclose(get_flat([theta]), plain, rtol=1e-12)
-    np.testing.assert_allclose(rms.ms, ms, rtol=1e-12)
+    np.testing.assert_allclose(rms.slots[0][0], ms, rtol=1e-12)

@@ -24,7 +24,8 @@ def make(cfg=None, **options):
     set_flat(policy.trainable_variables, get_flat(policy.trainable_variables)
              + 0.1 * rng.normal(size=get_flat(policy.trainable_variables).size))
     update = Update(policy, cfg or Config(), Comm())
-    update.target.assign(update.target + 0.05 * rng.normal(size=update.target.shape))
+    for part in update.target:
+        part.assign(part + 0.05 * rng.normal(size=part.shape))
     return policy, update
 
 
@@ -36,13 +37,13 @@ def batches(rng, count=3, size=5):
 
 def state_of(update):
     returns = Returns(*(tf.identity(v) for v in update.returns))
-    return State(update.optimizer.state(), tf.identity(update.target), returns)
+    return State(update.optimizer.state(), [tf.identity(part) for part in update.target], returns)
 
 
 def losses_at(policy, update, theta_actor, theta_critic, frozen, batch, cfg):
     """(policy loss, value loss) at an actor and a critic; the policy loss climbs the frozen critic."""
     params = update.optimizer.parameters
-    with at(policy, params, update.target):
+    with at(policy, params, update.target[0]):
         q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs)).numpy()
     y = batch.rewards + cfg.gamma * ~batch.terminated * q_next
     with at(policy, params, tf.concat([theta_actor, theta_critic], 0)):
@@ -60,8 +61,8 @@ def test_the_gradient_against_finite_differences_with_the_critic_frozen():
     data = batches(rng, count=1)
     batch = Transitions(*(a[0] for a in data))
     state = state_of(update)
-    theta, (k, _) = state.adam.theta.numpy(), update.sizes
-    found = update.gradient(state, tf.constant(0), Transitions(*map(tf.constant, data))).numpy()[: theta.size]
+    theta, k = state.adam.theta[0].numpy(), sum(v.numpy().size for v in policy.pi_variables)
+    (found,), _ = update.gradient(state, tf.constant(0), Transitions(*map(tf.constant, data)))
     for i in rng.choice(theta.size, 60, replace=False):
         e = np.zeros(theta.size)
         e[i] = 1e-6
@@ -72,26 +73,30 @@ def test_the_gradient_against_finite_differences_with_the_critic_frozen():
 
 def test_l2_is_of_the_hidden_weights_alone():
     policy, update = make(network_options={"num_hidden": 6, "layer_norm": True})
-    hidden = [v.numpy() for v in policy.q_net.trainable_variables if v.name.startswith("q/") and v.name.endswith("w:0")]
-    assert [w.shape for w in hidden] == [(5, 6), (6, 6)]
-    found = update.half_squared_weights(flatten(update.critic))
-    np.testing.assert_allclose(found, sum(np.square(w).sum() for w in hidden) / 2)
+    assert [w.shape for w in policy.q_weights()] == [(5, 6), (6, 6)]
+    data, gradients = Transitions(*map(tf.constant, batches(np.random.default_rng(0), count=1))), []
+    for l2 in (0.0, 0.1):
+        update.cfg = Config(critic_l2_reg=l2)
+        gradients.append(update.parts.split(update.gradient(state_of(update), tf.constant(0), data)[0]))
+    decayed = {v.ref() for v in (layer.w for layer in policy.q_net.layers if hasattr(layer, "w"))}
+    for v, without, with_l2 in zip(update.optimizer.parameters, *gradients, strict=True):
+        np.testing.assert_allclose(with_l2 - without, 0.1 * v if v.ref() in decayed else 0 * v, atol=1e-12)
 
 
 def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
-    _, update = make(Config(tau=0.1))
+    policy, update = make(Config(tau=0.1))
     data = Transitions(*map(tf.constant, batches(np.random.default_rng(1))))
-    rates = tf.constant(np.repeat([1e-3, 2e-3], update.sizes))
+    rates, k = tf.constant([1e-3, 2e-3], tf.float64), sum(v.numpy().size for v in policy.pi_variables)
     state = state_of(update)
     for i in range(3):
         before = state
-        state = update.step(state, update.gradient(state, tf.constant(i), data), rates)
-        np.testing.assert_allclose(state.target, 0.9 * before.target + 0.1 * state.adam.theta, rtol=1e-12)
-        moved = np.abs(state.adam.theta - before.adam.theta)
-        assert i or (moved[: update.sizes[0]].max() <= 1.001e-3 and moved[update.sizes[0] :].max() > 1.9e-3)
+        state = update.step(state, *update.gradient(state, tf.constant(i), data), rates)
+        np.testing.assert_allclose(state.target[0], 0.9 * before.target[0] + 0.1 * state.adam.theta[0], rtol=1e-12)
+        moved = np.abs(state.adam.theta[0] - before.adam.theta[0])
+        assert i or (moved[:k].max() <= 1.001e-3 and moved[k:].max() > 1.9e-3)
     stats = update(Transitions(*(x.numpy() for x in data)), 1e-3, 2e-3)
-    np.testing.assert_allclose(get_flat(update.optimizer.parameters), state.adam.theta, rtol=1e-9)
-    np.testing.assert_allclose(update.target, state.target, rtol=1e-9)
+    np.testing.assert_allclose(get_flat(update.optimizer.parameters), state.adam.theta[0], rtol=1e-9)
+    np.testing.assert_allclose(update.target[0], state.target[0], rtol=1e-9)
     assert np.isnan(stats.pop("entropy")) and np.isfinite(list(stats.values())).all()
 
 
@@ -109,7 +114,7 @@ def test_pop_art_keeps_what_is_predicted():
     old, new = (Returns(*map(tf.constant, np.array(v))) for v in ((9.0, -2.0, 4.0), (10.0, 5.0, 0.3)))
     features, actions = np.random.default_rng(4).normal(size=(2, 8, 3))
     theta = flatten(update.optimizer.parameters)
-    kept = update.preserve(theta, old, new)
+    (kept,) = update.preserve([theta], old, new)
     q = {}
     for name, parameters, moments in (("old", theta, old), ("new", kept, new)):
         with at(policy, update.optimizer.parameters, parameters):
