@@ -12,6 +12,10 @@ from types import ModuleType
 
 from baselines_lite.common.errors import UserError, unknown
 
+EVERY = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")
+NETWORKS = "mlp, cnn"
+WITH_MEMORY = "mlp, cnn, lstm, cnn_lstm"
+
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
@@ -19,20 +23,21 @@ class Algorithm:
 
     module: str
     paper: str
-    actions: tuple[str, ...] = ("Discrete", "Box")
+    actions: tuple[str, ...] = EVERY
+    networks: str = WITH_MEMORY
     data_parallel: bool = True
 
 
 ALGORITHMS: dict[str, Algorithm] = {
     "vpg": Algorithm("baselines_lite.vpg", "Sutton et al. 2000; Schulman et al. 2016, 1506.02438"),
-    "npg": Algorithm("baselines_lite.npg", "Kakade 2001, A Natural Policy Gradient"),
-    "trpo_mpi": Algorithm("baselines_lite.trpo_mpi", "Schulman et al. 2015, Trust Region Policy Optimization"),
-    "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
-    "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, Asynchronous Methods for Deep RL, 1602.01783"),
-    "acktr": Algorithm("baselines_lite.acktr", "Wu et al. 2017, Scalable trust-region method (ACKTR), 1708.05144"),
-    "deepq": Algorithm("baselines_lite.deepq", "Mnih et al. 2015, Human-level control, Nature 518", ("Discrete",)),
-    "ddpg": Algorithm("baselines_lite.ddpg", "Lillicrap et al. 2016, Continuous control (DDPG), 1509.02971", ("Box",)),
-    "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
+    "npg": Algorithm("baselines_lite.npg", "Kakade 2001, A natural policy gradient", networks=NETWORKS),
+    "trpo_mpi": Algorithm("baselines_lite.trpo_mpi", "Schulman et al. 2015, 1502.05477", networks=NETWORKS),
+    "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, 1707.06347"),
+    "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, 1707.06347"),
+    "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, 1602.01783"),
+    "acktr": Algorithm("baselines_lite.acktr", "Wu et al. 2017, 1708.05144", networks=NETWORKS),
+    "deepq": Algorithm("baselines_lite.deepq", "Mnih et al. 2015, Nature 518", ("Discrete",), NETWORKS),
+    "ddpg": Algorithm("baselines_lite.ddpg", "Lillicrap et al. 2016, 1509.02971", ("Box",), "mlp"),
 }
 
 

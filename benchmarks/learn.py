@@ -122,6 +122,15 @@ def command(alg: str, task: Task, seed: int) -> list[str]:
             f"--seed={seed}", *task.flags]
 
 
+def metric(task: Task) -> str:
+    """What a score is."""
+    if task.per_step:
+        return "reward per step, saved policy, 100 episodes"
+    if task.greedy_episodes:
+        return f"mean return of {task.greedy_episodes} episodes, saved policy, deterministic"
+    return "mean return of the last 100 training episodes"
+
+
 def train(alg: str, name: str, seed: int, results: Path, keep_in: str | None) -> float:
     """One run: trains, keeps its curve, returns its score."""
     task = TASKS[alg][name]
@@ -178,8 +187,7 @@ def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str 
         scores = list(pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds))
     summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
                "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
-               "metric": "reward per step, saved policy, 100 episodes" if task.per_step
-               else "mean return of the last 100 training episodes", "commit": commit}
+               "metric": metric(task), "commit": commit}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     curves = []
     for seed in seeds:

@@ -57,4 +57,5 @@ def test_no_pickle_and_no_eval():
 def test_every_algorithm_has_its_parts():
     for alg in ALGORITHMS:
         assert {"__init__.py", "config.py", f"{alg}.py", "README.md"} <= {p.name for p in (PACKAGE / alg).iterdir()}
-        assert len((PACKAGE / alg / "README.md").read_text().splitlines()) <= 40
+        text = [line for line in (PACKAGE / alg / "README.md").read_text().splitlines() if not line.startswith("|")]
+        assert len(text) <= 40
