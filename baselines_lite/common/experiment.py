@@ -44,12 +44,14 @@ class Experiment:
 
     `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
     `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
+    `make_buffer` makes what an algorithm that learns from the past stores it in: `buffer`, with its size `nbytes`.
     """
 
     def __init__(self, algorithm: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
                  total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None,
-                 make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None) -> None:
-        self._make_policy = make_policy or actor_critic
+                 make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None,
+                 make_buffer: Callable[[Experiment], Any] | None = None) -> None:
+        self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
         self.comm = comm or get_comm()
         self.algorithm = algorithm
         self._start = time.perf_counter()
@@ -93,6 +95,7 @@ class Experiment:
                             "atari": self.atari and to_dict(self.atari), "versions": versions()}
         if self.run.load_path:
             load_into(self.policy, self.run.load_path)
+        self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
@@ -117,6 +120,8 @@ class Experiment:
             from baselines_lite.common.atari import describe
 
             self.logger.say(describe(self.atari))
+        if self.buffer is not None:
+            self.logger.say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full")
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
                             "that it gains nothing from it and may lose")
@@ -154,16 +159,19 @@ class Experiment:
         """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
         return self._stop is not None
 
-    def log(self, rollout: Rollout, stats: Mapping[str, float]) -> None:
+    def log(self, rollout: Rollout, stats: Mapping[str, float], times: Mapping[str, float] | None = None) -> None:
         """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
 
-        `stats` are figures of this update by column name; their mean over ranks is logged. One collective.
+        `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
+        algorithm's own stages took, whose shares are logged beside the others. One collective.
         """
         self.nupdates += 1
         self.total_timesteps += self.batch
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
         self._times["comm"] = self.comm.seconds - self._row_comm
+        for name, seconds in (times or {}).items():
+            self._times[name] = self._times.get(name, 0.0) + seconds
         everyone = self.comm.gather((self._signal, dict(stats), self._times, rollout.episodes))
         signals, figures, times, episodes = zip(*everyone, strict=True)
         finished = [episode for per_rank in episodes for episode in per_rank]
@@ -246,14 +254,13 @@ class Experiment:
         self.logger.say("\n".join(lines))
 
 
-def actor_critic(exp: Experiment, network_options: dict[str, Any], kind: type[ActorCritic] = ActorCritic
-                 ) -> ActorCritic:
+def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
     """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""
     cfg, run = exp.config, exp.run
-    return kind(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
-                network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
-                normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-                reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
+    return ActorCritic(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
+                       network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+                       normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+                       reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
 
 
 def writable(folder: Path) -> bool:
