@@ -30,6 +30,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo1": Algorithm("baselines_lite.ppo1", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
     "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, Asynchronous Methods for Deep RL, 1602.01783"),
     "acktr": Algorithm("baselines_lite.acktr", "Wu et al. 2017, Scalable trust-region method (ACKTR), 1708.05144"),
+    "acer": Algorithm("baselines_lite.acer", "Wang et al. 2017, Sample efficient actor-critic (ACER), 1611.01224",
+                      ("Discrete",)),
     "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, Proximal Policy Optimization, 1707.06347"),
 }
 

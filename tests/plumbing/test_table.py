@@ -92,7 +92,8 @@ ROWS = {
 _FIT = dict(num_env=2, nsteps=8, vf_iters=1, vf_minibatches=2)
 _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
 _PLAIN = dict(num_env=2, nsteps=8)
-SHORT = {"a2c": _PLAIN, "acktr": _PLAIN, "vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS}
+SHORT = {"a2c": _PLAIN, "acer": dict(_PLAIN, replay_start=8), "acktr": _PLAIN,
+         "vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS}
 
 
 def table():
