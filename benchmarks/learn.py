@@ -50,6 +50,7 @@ TOY = "baselines_lite.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--lr=linear:1e-3", "--nsteps=64", "--num_env=1")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
 MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128")
+ACER_TOY = ("--gamma=0.9", "--replay_start=200")
 FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 
 
@@ -70,6 +71,14 @@ TASKS: dict[str, dict[str, Task]] = {
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
+    "acer": {
+        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, (*ACER_TOY, "--num_env=1"), per_step=100),
+        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7,
+                              (*ACER_TOY, "--network=lstm", "--num_env=2", "--lr=linear:1e-2"), per_step=5),
+        "cartpole": Task("CartPole-v1", 3e5, 450),
+        "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ranks=2),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, None, seeds=(0,)),
+    },
     "ppo2": {
         "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
         "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, IDENTITY, per_step=100),
