@@ -42,7 +42,7 @@ class Config(RolloutConfig):
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, value_network="copy", replay_start=1000),
+        "classic_control": dict(num_env=8, lr="linear:2e-3", value_network="copy", replay_start=1000),
         "atari": dict(network="cnn", lr="7e-4"),
     },
     "baselines": {

@@ -108,7 +108,7 @@ class Replay:
                             f"takes {self.nbytes * ranks / 1e9:.1f} GB here ({ranks} rank(s)), but only "
                             f"{available() / 1e9:.1f} GB are free; lower buffer_size")
         self._rings = {name: np.empty((*places, *each), kind) for name, (each, kind) in layout.items()}
-        self._ends: list[Ends] = [None] * self.capacity
+        self._ends: list[Ends | None] = [None] * self.capacity
         self._envs, self._count, self._seconds = np.arange(num_env), 0, 0.0
 
     def __len__(self) -> int:
@@ -133,8 +133,8 @@ class Replay:
         data = {name: ring[slots, self._envs] for name, ring in self._rings.items()}
         if self._stack > 1:
             data["obs"] = restack(data.pop("frames"), data.pop("ages"))
-        ends = [(self._ends[slot], self._ends[slot].segments == n) for n, slot in enumerate(slots)]
-        ends = [[array[mine] for array in each] for each, mine in ends]
+        ends = [[array[ends.segments == n] for array in ends]
+                for n, ends in enumerate(self._ends[slot] for slot in slots)]
         self._seconds += time.perf_counter() - start
         return Segments(data, Ends(*map(np.concatenate, zip(*ends, strict=True))))
 
