@@ -51,7 +51,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         update = Update(policy, optimizer, cfg)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
                               shape_rewards=exp.shape_rewards, log_probs=True)
-        rng, counts = stream(run.seed, "replay", noise_rank), stream(run.seed, "replays")  # counts: equal on all ranks
+        # The number of replays is drawn alike on all ranks, so that their collectives match.
+        rng, counts = stream(run.seed, "replay", noise_rank), stream(run.seed, "replay counts")
         while not exp.finished:
             rollout = collector.collect()
             segments, lr = segments_of(rollout, cfg.time_limit == "terminal"), cfg.lr(exp.remaining)
