@@ -36,6 +36,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo2": Algorithm("baselines_lite.ppo2", "Schulman et al. 2017, 1707.06347"),
     "a2c": Algorithm("baselines_lite.a2c", "Mnih et al. 2016, 1602.01783"),
     "acktr": Algorithm("baselines_lite.acktr", "Wu et al. 2017, 1708.05144", networks=NETWORKS),
+    "acer": Algorithm("baselines_lite.acer", "Wang et al. 2017, 1611.01224", ("Discrete",)),
     "deepq": Algorithm("baselines_lite.deepq", "Mnih et al. 2015, Nature 518", ("Discrete",), NETWORKS),
     "ddpg": Algorithm("baselines_lite.ddpg", "Lillicrap et al. 2016, 1509.02971", ("Box",), "mlp"),
 }

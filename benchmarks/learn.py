@@ -51,6 +51,7 @@ TOY = "baselines_lite.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--lr=linear:1e-3", "--nsteps=64", "--num_env=1")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
 MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128")
+ACER_TOY = ("--gamma=0.9", "--replay_start=200")
 FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 
 
@@ -93,6 +94,14 @@ TASKS: dict[str, dict[str, Task]] = {
         "pendulum": Task("Pendulum-v1", 3e4, -180, greedy_episodes=20),
         "pendulum-2ranks": Task("Pendulum-v1", 3e4, -180, ranks=2, greedy_episodes=20),
         "halfcheetah": Task("HalfCheetah-v5", 5e5, 5000),
+    },
+    "acer": {
+        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, (*ACER_TOY, "--num_env=1"), per_step=100),
+        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7,
+                              (*ACER_TOY, "--network=lstm", "--num_env=2", "--lr=linear:1e-2"), per_step=5),
+        "cartpole": Task("CartPole-v1", 3e5, 450),
+        "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ranks=2),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, -10, seeds=(0,)),
     },
     "ppo2": {
         "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),

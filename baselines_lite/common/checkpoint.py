@@ -18,6 +18,7 @@ import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from baselines_lite.common.actor_q import ActorQ  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.deterministic_policy import DeterministicPolicy  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.policy import Policy

@@ -59,25 +59,19 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorCriticConfig:
-    """What every actor-critic algorithm's config begins with. Counts are per rank."""
+class RolloutConfig:
+    """What the config of every algorithm that learns from rollouts begins with. Counts are per rank."""
 
     num_env: int = option(8, "environments per rank", low=1)
     nsteps: int = option(128, "steps per environment and update", low=1)
     gamma: float = option(0.99, "discount", low=0, high=1)
-    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
     network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm, cnn_lnlstm, or "
                           "module:function of one's own")
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
-    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
-    normalize_observations: bool = option(False, "normalise observations by running statistics")
-    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
     time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
                              "'terminal' as the original, which takes a time limit for death",
                              choices=("bootstrap", "terminal"))
-    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
-                             choices=("global", "rank"))
     streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
                           choices=("rank", "same"))
 
@@ -88,6 +82,18 @@ class ActorCriticConfig:
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCriticConfig(RolloutConfig):
+    """What the config of every on-policy actor-critic algorithm begins with."""
+
+    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
+    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
+    normalize_observations: bool = option(False, "normalise observations by running statistics")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
+    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
+                             choices=("global", "rank"))
 
 
 def check_minibatches(config: Any) -> None:

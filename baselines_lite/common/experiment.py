@@ -159,16 +159,19 @@ class Experiment:
         """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
         return self._stop is not None
 
-    def log(self, rollout: Rollout, stats: Mapping[str, float]) -> None:
+    def log(self, rollout: Rollout, stats: Mapping[str, float], times: Mapping[str, float] | None = None) -> None:
         """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
 
-        `stats` are figures of this update by column name; their mean over ranks is logged. One collective.
+        `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
+        algorithm's own stages took, whose shares are logged beside the others. One collective.
         """
         self.nupdates += 1
         self.total_timesteps += self.batch
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
         self._times["comm"] = self.comm.seconds - self._row_comm
+        for name, seconds in (times or {}).items():
+            self._times[name] = self._times.get(name, 0.0) + seconds
         everyone = self.comm.gather((self._signal, dict(stats), self._times, rollout.episodes))
         signals, figures, times, episodes = zip(*everyone, strict=True)
         finished = [episode for per_rank in episodes for episode in per_rank]
@@ -251,14 +254,13 @@ class Experiment:
         self.logger.say("\n".join(lines))
 
 
-def actor_critic(exp: Experiment, network_options: dict[str, Any], kind: type[ActorCritic] = ActorCritic
-                 ) -> ActorCritic:
+def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
     """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""
     cfg, run = exp.config, exp.run
-    return kind(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
-                network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
-                normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-                reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
+    return ActorCritic(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
+                       network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+                       normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+                       reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
 
 
 def writable(folder: Path) -> bool:

@@ -39,6 +39,9 @@ class Rollout:
     time_act: float  # seconds spent on acting and everything else here, collectives apart
     firsts: np.ndarray | None = None  # [T, N] s_t is the first of its episode, for a recurrent policy
     states: np.ndarray | None = None  # [T, N, S] its memory before step t
+    next_obs: np.ndarray | None = None  # [T, N, ...] features of the state that followed, before any reset
+    next_states: np.ndarray | None = None  # [T, N, S] the memory there
+    log_probs: np.ndarray | None = None  # [T, N, K] log pi(a | s_t) of every action a, where they were asked for
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
@@ -63,6 +66,7 @@ class Collector:
     not finite raises UserError on all ranks.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
+    With `log_probs` an ActorQ's log-probabilities of all actions are kept too.
 
     In NEXT_STEP mode the step after an episode's end ignores its action and only resets. Such dead steps are left out;
     environments with fewer of them run ahead by as many steps, with which the next rollout begins.
@@ -72,11 +76,12 @@ class Collector:
 
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0, rank: int = 0,
                  noise_rank: int | None = None, merge: bool = True,
-                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
+                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
+                 log_probs: bool = False) -> None:
         self.venv, self.policy, self.comm = venv, policy, comm
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
-        self.shape_rewards = shape_rewards
+        self.shape_rewards, self._log_probs = shape_rewards, log_probs
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
         self._tracker = EpisodeTracker(self.num_env)
         self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
@@ -153,7 +158,7 @@ class Collector:
         terminated, truncated, dead, firsts = np.zeros((4, T, N), bool)
         over: np.ndarray | None = None
         raw = None if policy.normalize.obs is None else np.empty((T + 1, N, encoder.vector_size))
-        states = np.empty((T, *self._state.shape), self._state.dtype) if recurrent else None
+        states = np.empty((T + 1, *self._state.shape), self._state.dtype) if recurrent else None
         cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut in SAME_STEP mode, and
         ends: list[tuple[np.ndarray, ...]] = []  # features of their final observations, memory, no firsts
 
@@ -190,21 +195,29 @@ class Collector:
 
         policy.features(self._obs, obs[T])
         memory = (self._state, self._firsts) if recurrent else ()
+        if recurrent:
+            states[T] = self._state
         if acted.values is None:
             found = policy.values_and_logp(flatten(obs), flatten(actions))
             values, logp = (x.reshape(-1, N)[: T + 1] for x in found)
         else:
             values[T] = policy.values(obs[T], *memory)
-        next_values = values[1:].copy()
+        next_values, next_obs = values[1:].copy(), obs[1 : T + 1]
         if cut:
             times, rows = zip(*cut, strict=True)
-            next_values[times, rows] = policy.values(*map(np.concatenate, zip(*ends, strict=True)))
+            final = [np.concatenate(parts) for parts in zip(*ends, strict=True)]
+            next_values[times, rows] = policy.values(*final)
+            next_obs = next_obs.copy()
+            next_obs[times, rows] = final[0]
         dones = terminated | truncated
         rows = {"obs": obs[:T], "actions": actions[:T], "rewards": rewards, "terminated": terminated, "dones": dones,
                 "over": dones if over is None else over, "values": values[:T], "next_values": next_values,
-                "logp": logp[:T]}
+                "logp": logp[:T], "next_obs": next_obs}
         rows |= {"raw": raw[:T]} if raw is not None else {}
-        rows |= {"states": states, "firsts": firsts} if recurrent else {}
+        rows |= {"states": states[:T], "firsts": firsts, "next_states": states[1:]} if recurrent else {}
+        if self._log_probs:
+            memory = (flatten(states[:T]), flatten(firsts)) if recurrent else ()
+            rows["log_probs"] = policy.log_probs(flatten(obs[:T]), *memory).reshape(T, N, -1)
         return rows | {"dead": dead} if self._next_step else rows
 
     def _random_steps(self, T: int) -> Rows:

@@ -49,19 +49,24 @@ def exception_on_one_rank():
 
 
 SHORT = {  # what an algorithm needs to make many small updates
-    "a2c": {}, "acktr": {}, "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
+    "a2c": {}, "acer": dict(replay_start=64, buffer_size=320), "acktr": {},
+    "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),
     "trpo_mpi": dict(vf_iters=1, vf_minibatches=2), "ppo1": dict(nminibatches=2, noptepochs=2),
     "ppo2": dict(nminibatches=2, noptepochs=2),
 }
 
 
-def equal_parameters(name, env="Pendulum-v1", updates=50):
+def equal_parameters(name, env=None, updates=50):
     """After 50 updates parameters are bitwise equal over ranks, while first observations and actions differ."""
+    import dataclasses
+
     from baselines_lite import registry
     from baselines_lite.common import rollout
     from baselines_lite.common.flat import get_flat
 
-    comm, first, pixels = get_comm(), [], "Frameskip" in env
+    env = env or ("Pendulum-v1" if "Box" in registry.ALGORITHMS[name].actions else "CartPole-v1")
+    comm, first, pixels, start = get_comm(), [], "Frameskip" in env, registry.find(name)
+    normalizes = not pixels and "normalize_rewards" in {f.name for f in dataclasses.fields(start.Config)}
     collect = rollout.Collector.collect
 
     def recording(self):
@@ -71,16 +76,16 @@ def equal_parameters(name, env="Pendulum-v1", updates=50):
         return result
 
     rollout.Collector.collect = recording
-    options = dict(network="cnn_small") if pixels else dict(normalize_observations=True, normalize_rewards=True)
+    options = dict(network="cnn_small") if pixels else {}
+    options |= dict(normalize_observations=True, normalize_rewards=True) if normalizes else {}
     nsteps = 16 if pixels else 32
-    start = registry.find(name)
     policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
                          **SHORT[name], **options)
     comm.check_synced(get_flat(policy.trainable_variables))
     comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
     obs, actions = zip(*comm.gather(first[0]))
     assert all(actions[0] != a for a in actions[1:]) and (pixels or all(obs[0] != o for o in obs[1:]))
-    assert pixels or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
+    assert not normalizes or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
     print(f"rank {comm.rank} agrees", flush=True)
 
 
@@ -225,6 +230,44 @@ def steps_of_one_rank_equal_two(name):
     for key, value in stats.items():
         np.testing.assert_allclose(my_stats[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
+    print(f"rank {world.rank} agrees", flush=True)
+
+
+def acer_of_one_rank_equals_two():
+    """Three updates on 2N segments on one process = three on N on each of two, in float64; also the average policy."""
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.acer.acer import STATS, Update
+    from baselines_lite.acer.config import Config
+    from baselines_lite.acer.replay import Ends, Segments
+    from baselines_lite.common.actor_q import ActorQ
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
+
+    world, N, T, d, K = get_comm(), 2, 6, 3, 4
+    rng = np.random.default_rng(0)
+    dones = rng.random((2 * N, T)) < 0.3
+    arrays = {"obs": rng.normal(size=(2 * N, T + 1, d)), "actions": rng.integers(K, size=(2 * N, T)),
+              "rewards": rng.normal(size=(2 * N, T)), "terminated": dones & (rng.random((2 * N, T)) < 0.5),
+              "dones": dones, "log_mu": np.log(rng.dirichlet(np.ones(K), size=(2 * N, T)))}
+    finals = rng.normal(size=(2 * N, T, d))
+
+    def run(rows, comm):
+        policy = ActorQ(gym.spaces.Box(-1, 1, (d,)), gym.spaces.Discrete(K), seed=0, dtype=tf.float64)
+        update = Update(policy, MpiRmsProp(policy.trainable_variables, comm, max_grad_norm=0.1), Config(delta=0.01))
+        data = {name: array[rows] for name, array in arrays.items()}
+        segments, steps = np.nonzero(data["dones"] & ~data["terminated"])
+        ends = Ends(segments, steps, finals[rows][segments, steps], np.empty((len(steps), 0)))
+        stats = [update(Segments(data, ends), 1e-2)[STATS.index("policy_loss") :] for _ in range(3)]
+        return np.concatenate([get_flat(policy.trainable_variables), update.average[0].numpy()]), np.array(stats)
+
+    mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world)
+    together, stats = run(slice(None), Comm())
+    np.testing.assert_allclose(mine, together, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(my_stats, stats, rtol=1e-9, atol=1e-12)
+    assert not np.array_equal(*np.split(mine, 2))
     print(f"rank {world.rank} agrees", flush=True)
 
 

@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import evaluate, load, ppo2
+from baselines_lite.acer.replay import Replay, segments_of
+from baselines_lite.common.actor_q import ActorQ
 from baselines_lite.common.atari import AtariGame, AtariGames, settle, to_watch
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER
@@ -288,7 +290,32 @@ def test_from_the_command_line_to_videos(cli, tmp_path):
     assert len(videos) == 2 and all(v.stat().st_size > 500 for v in videos)
 
 
-@pytest.mark.parametrize("name", ["ppo2", "trpo_mpi"])
+@pytest.mark.parametrize(("env_id", "options"), [
+    ("BreakoutNoFrameskip-v4", {}), ("ALE/Breakout-v5", {"frame_stack": 3}), ("PongNoFrameskip-v4", {"frame_cap": 90})])
+def test_replayed_games_are_what_was_seen(env_id, options):
+    """Frames are stored once; lost lives, games' ends and the frame cap come back to the bit, inside segments too."""
+    venv = games(env_id, **options)
+    policy = ActorQ(venv.single_observation_space, venv.single_action_space, network="cnn_small")
+    collector = Collector(venv, policy, 20, Comm(), seed=1, log_probs=True)
+    buffer = Replay(policy, 20, num_env=2, nsteps=20, stack=venv.options.frame_stack)
+    assert buffer.nbytes < 2 * 84 * 84 * (21 + venv.options.frame_stack)
+    lives, begun, cut = 0, 0, 0
+    for _ in range(25):
+        segments = segments_of(collector.collect())
+        buffer.put(segments)
+        drawn = buffer.draw(np.random.default_rng(0))
+        for name, array in segments.data.items():
+            np.testing.assert_array_equal(drawn.data[name], array, err_msg=name)
+        order = np.argsort(segments.ends.segments, kind="stable")
+        for mine, theirs in zip(segments.ends, drawn.ends, strict=True):
+            np.testing.assert_array_equal(mine[order], theirs)
+        fresh = ~segments.data["obs"][:, 1:, ..., :-1].any(axis=(2, 3, 4))
+        begun, cut = begun + fresh.sum(), cut + len(order)
+        lives += (segments.data["terminated"] & ~fresh).sum()
+    assert (cut if "frame_cap" in options else lives) > 5 and begun > 1
+
+
+@pytest.mark.parametrize("name", ["ppo2", "trpo_mpi", "acer"])
 def test_ranks_agree_on_pictures(program, name):
     done = program("equal_parameters", name, "PongNoFrameskip-v4", 5, ranks=2, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,12 @@ def test_a_step_of_one_rank_with_twice_the_data_is_that_of_two(program, name):
     assert done.stdout.count("agrees") == 2
 
 
+def test_acer_on_one_rank_with_twice_the_data_is_acer_on_two(program):
+    done = program("acer_of_one_rank_equals_two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agrees") == 2
+
+
 @pytest.mark.parametrize("target_kl", ["none", "0.002"])
 def test_one_rank_with_twice_the_data_is_two_ranks(program, target_kl):
     done = program("one_rank_equals_two", target_kl)

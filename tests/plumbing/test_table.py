@@ -108,8 +108,8 @@ _FIT = dict(num_env=2, nsteps=8, vf_iters=1, vf_minibatches=2)
 _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
 _PLAIN = dict(num_env=2, nsteps=8)
 _REPLAY = dict(num_env=2, nsteps=8, learning_starts=8, batch_size=4, buffer_size=100)
-SHORT = {"deepq": _REPLAY, "ddpg": dict(_REPLAY, train_steps=2),
-         "a2c": _PLAIN, "acktr": _PLAIN, "vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS}
+SHORT = {"vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN, "acktr": _PLAIN,
+         "acer": dict(_PLAIN, replay_start=8), "deepq": _REPLAY, "ddpg": dict(_REPLAY, train_steps=2)}
 
 
 def table():

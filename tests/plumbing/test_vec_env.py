@@ -12,6 +12,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from baselines_lite import UserError, evaluate, ppo2
+from baselines_lite.common.actor_q import ActorQ
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
@@ -49,19 +50,33 @@ def test_the_three_modes_give_the_same_transitions(network):
     """NEXT_STEP's dead steps are neither in a rollout nor in a count; its final observations are used for values."""
     found = {}
     for mode in MODES:
-        policy = ActorCritic(Walk.observation_space, Walk.action_space, network=network, seed=0, normalize_rewards=True)
-        collector = Collector(vector(Walk, mode), policy, 20, Comm(), seed=4)
+        policy = ActorQ(Walk.observation_space, Walk.action_space, network=network, seed=0, normalize_rewards=True)
+        collector = Collector(vector(Walk, mode), policy, 20, Comm(), seed=4, log_probs=True)
         rollouts = [collector.collect() for _ in range(4)]
         assert policy.normalize.ret.count == 3 * -(-Collector.WARM_UP // 3) + 4 * 60
-        names = ["obs", "rewards", "terminated", "dones", "values", "next_values"]
-        names += ["firsts"] if network == "lstm" else []
+        names = ["obs", "rewards", "terminated", "dones", "values", "next_values", "next_obs", "log_probs"]
+        names += ["firsts", "next_states"] if network == "lstm" else []
         found[mode] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in names}
-        found[mode]["next_values"][found[mode]["terminated"]] = 0  # whatever it is: nothing follows death
+        for name in ("next_values", "next_obs"):
+            found[mode][name][found[mode]["terminated"]] = 0  # whatever it is: nothing follows death
         found[mode]["episodes"] = [e for r in rollouts for e in sorted((e.r, e.l) for e in r.episodes)]
     assert len(found[MODES[0]]["episodes"]) > 40
     for mode in MODES[1:]:
         for name, expected in found[MODES[0]].items():
             np.testing.assert_allclose(found[mode][name], expected, atol=1e-5, err_msg=f"{mode} {name}")
+
+
+@pytest.mark.parametrize("network", ["mlp", "lstm"])
+def test_steps_ahead_keep_the_probabilities_that_they_were_drawn_with(network):
+    policy = ActorQ(Walk.observation_space, Walk.action_space, network=network, seed=0)
+    collector = Collector(vector(Walk, AutoresetMode.NEXT_STEP), policy, 20, Comm(), log_probs=True)
+    for _ in range(3):
+        policy.pi_head.b.assign_add([0.5, -0.5])
+        rollout = collector.collect()
+        log_probs = np.take_along_axis(rollout.log_probs, rollout.actions[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(log_probs, rollout.logp, atol=1e-5)
+    alone = policy.log_probs(rollout.obs[0], *(() if network == "mlp" else (rollout.states[0], rollout.firsts[0])))
+    assert np.abs(alone - rollout.log_probs[0]).max() > 0.1  # some environment had run ahead
 
 
 def test_statistics_of_observations_leave_dead_steps_out():

@@ -1,0 +1,19 @@
+"""Actor-critic with experience replay; see README.md. `learn` loads TensorFlow when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from baselines_lite.acer.config import PRESETS, Config
+from baselines_lite.common import tf_setup
+
+__all__ = ["PRESETS", "Config", "learn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "learn":
+        tf_setup.load()
+        from baselines_lite.acer.acer import learn
+
+        return learn
+    raise AttributeError(name)
