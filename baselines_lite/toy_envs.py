@@ -64,6 +64,17 @@ class Chain(gym.Env):
         return self._position, 0.0, False, False, {}
 
 
+class ChainBox(Chain):
+    """Chain for continuous actions: above 0 steps on, the rest leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+    def step(self, action: np.ndarray) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        return super().step(int(action[0] > 0))
+
+
 class FixedSequence(gym.Env):
     """Play a sequence of 5 actions out of 10 by heart: the observation is always 0, a right action earns 1.
 
@@ -138,6 +149,7 @@ _identity("IdentityDict-v0", gym.spaces.Discrete(5), gym.spaces.Dict(
     {"answer": gym.spaces.Discrete(5), "noise": gym.spaces.Tuple([gym.spaces.Box(-1, 1, (2,)),
                                                                   gym.spaces.MultiBinary(2)])}))
 gym.register("Chain-v0", entry_point=Chain, max_episode_steps=2)
+gym.register("ChainBox-v0", entry_point=ChainBox, max_episode_steps=2)
 gym.register("FixedSequence-v0", entry_point=FixedSequence)
 gym.register("Detour-v0", entry_point=Detour)
 gym.register("MaskedCartPole-v1", entry_point=MaskedCartPole, max_episode_steps=500)
