@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import learn  # noqa: E402
+import learn
 
 SHORT = [(alg, name) for alg, tasks in learn.TASKS.items() for name, task in tasks.items()
          if task.steps <= 3e5 and task.target is not None]
