@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import at, flatten, get_flat, set_flat, unflatten
+from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.minibatch import Batch
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.networks import Conv, Dense, recording
@@ -30,12 +30,14 @@ from baselines_lite.common.policy import ActorCritic
 
 Layer = Dense | Conv
 
+LARGE = 1024  # rows of a factor beyond which float64 is too slow to invert it
+
 
 class Factors(NamedTuple):
     """A layer's Kronecker factors, or their damped inverses: A [n, n] of inputs, G [m, m] of output gradients."""
 
-    A: np.ndarray
-    G: np.ndarray
+    A: Any
+    G: Any
 
 
 # ---------------------------------------------------------------------------------------------------- statistics
@@ -78,15 +80,18 @@ def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: tf.Tensor | 
 # ------------------------------------------------------------------------------------------------------ inverses
 
 def damped_inverses(factors: Factors, damping: float) -> Factors:
-    """The inverses of A + pi sqrt(damping) I and G + sqrt(damping) / pi I, in float64 (Martens and Grosse, 6.3).
+    """The inverses of A + pi sqrt(damping) I and G + sqrt(damping) / pi I (Martens and Grosse, section 6.3).
 
     pi = sqrt((tr A / dim A) / (tr G / dim G)) gives each factor damping in proportion to its size; 1 where one is zero.
+    In float64 unless that takes seconds.
     """
     mean_a, mean_g = (np.trace(f) / len(f) for f in factors)
     pi = np.sqrt(mean_a / mean_g) if mean_a > 0 and mean_g > 0 else 1.0
-    root = np.sqrt(damping)
-    return Factors(*(np.linalg.inv(f.astype(np.float64) + shift * np.eye(len(f))).astype(f.dtype)
-                     for f, shift in zip(factors, (pi * root, root / pi), strict=True)))
+    root, found = np.sqrt(damping), []
+    for f, shift in zip(factors, (pi * root, root / pi), strict=True):
+        exact = f.astype(np.float64 if len(f) <= LARGE else f.dtype)
+        found.append(np.linalg.inv(exact + np.asarray(shift * np.eye(len(f)), exact.dtype)).astype(f.dtype))
+    return Factors(*found)
 
 
 class Inverter:
@@ -104,7 +109,7 @@ class Inverter:
 
     def owners(self, factors: Sequence[Factors]) -> list[int]:
         """The rank that inverts each layer: the largest first, each to the rank with the least to do so far."""
-        cost = [sum(len(f) ** 3 for f in pair) for pair in factors]
+        cost = [sum(f.shape[0] ** 3 for f in pair) for pair in factors]
         load, owner = [0] * self.comm.size, [0] * len(cost)
         for i in sorted(range(len(cost)), key=lambda i: -cost[i]):
             owner[i] = load.index(min(load))
@@ -115,7 +120,7 @@ class Inverter:
         """Brings the inverses up to date with the factors: now, or when the thread is done."""
         owner = self.owners(factors)
         if not self.asynchronous:
-            self._invert(factors, owner)
+            self._invert(copies_of(factors), owner)
             self._exchange(owner)
             return
         if self._thread is not None:
@@ -124,8 +129,7 @@ class Inverter:
                 return
             self._thread.join()
             self._exchange(owner)
-        copies = [Factors(*(f.copy() for f in pair)) for pair in factors]
-        self._thread = threading.Thread(target=self._invert, args=(copies, owner), daemon=True)
+        self._thread = threading.Thread(target=self._invert, args=(copies_of(factors), owner), daemon=True)
         self._thread.start()
 
     def _invert(self, factors: Sequence[Factors], owner: list[int]) -> None:
@@ -135,6 +139,11 @@ class Inverter:
     def _exchange(self, owner: list[int]) -> None:
         mine = self._mine
         self.inverses = [self.comm.broadcast(mine.get(i), root=rank) for i, rank in enumerate(owner)]
+
+
+def copies_of(factors: Sequence[Factors]) -> list[Factors]:
+    """The factors as arrays of their own, which no later update touches."""
+    return [Factors(*(np.array(f) for f in pair)) for pair in factors]
 
 
 # ------------------------------------------------------------------------------------------ precondition and clip
@@ -194,13 +203,15 @@ class Kfac:
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         self.inverter = Inverter(comm, damping, asynchronous)
-        self.factors: list[Factors] | None = None
+        self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in shape))
+                        for shape in map(factor_sizes, self.layers)]
         self.updates = self.gathered = self.skipped = 0
-        self._velocity = tf.Variable(tf.zeros_like(flatten(self.variables)), trainable=False, name="kfac/velocity")
+        self._velocity = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
         self._inverses: list[Factors] | None = None  # as tensors, of the inverter's `_seen`
         self._seen: list[Factors] | None = None
         self._gradient = tf.function(self._gradient_of, jit_compile=policy.prefers_xla)
         self._statistics = tf.function(self._statistics_of, jit_compile=policy.prefers_xla)
+        self._merge = tf.function(self._merge_into_factors, jit_compile=True)
         self._step = tf.function(self._natural_step)
         self._cold_step = tf.function(self._plain_step)
 
@@ -210,25 +221,22 @@ class Kfac:
         A gradient or a step that is not finite is skipped, on all ranks: `kfac_skipped` counts such updates.
         """
         self.updates += 1
-        vector = self.comm.mean(self._gradient(data).numpy())
-        g, figures = vector[: -len(self.stats)], vector[-len(self.stats) :]
-        if self.updates % self.stats_every == 0 or self.factors is None:
+        *g, figures = average(self.comm, self._gradient(data))
+        if self.updates % self.stats_every == 0 or not self.gathered:
             self.gather(data)
         cold = self.updates <= self.cold_iter
-        if not cold and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
+        if self.gathered and not cold and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
             self.inverter.refresh(self.factors)
         if self.inverter.inverses is not self._seen:
             self._seen = self.inverter.inverses
             self._inverses = [Factors(*(tf.constant(f) for f in pair)) for pair in self._seen]
         rate, nu, inner = tf.constant(lr, self.policy.dtype), 1.0, 0.0
-        if not np.isfinite(g).all():
-            self.skipped += 1
-        elif cold or self._inverses is None:
-            self._cold_step(tf.constant(g), rate)
+        if cold or self._inverses is None:
+            taken = self._cold_step(g, rate)
         else:
-            nu, inner, finite = (float(x) for x in self._step(tf.constant(g), self._inverses, rate))
-            self.skipped += not finite
-        return dict(zip(self.stats, figures.tolist(), strict=True)) | {
+            nu, inner, taken = (float(x) for x in self._step(g, self._inverses, rate))
+        self.skipped += not taken
+        return dict(zip(self.stats, figures.numpy().tolist(), strict=True)) | {
             "kfac_nu": nu, "kfac_kl": 0.5 * (lr * nu) ** 2 * inner, "kfac_skipped": float(self.skipped)}
 
     def gather(self, data: Batch) -> None:
@@ -237,34 +245,19 @@ class Kfac:
         rows = self.rng.permutation(count)[: self.examples or count].astype(np.int32)
         part = {name: tf.gather(array, rows) for name, array in data.items()}
         noise = self.rng.choice([-1.0, 1.0], size=len(rows))
-        flat = self.comm.mean(self._statistics(part | {"value_noise": tf.constant(noise, self.policy.dtype)}).numpy())
-        if not np.isfinite(flat).all():
-            return
-        self.gathered += 1
-        decay = min(self.stats_decay, 1.0 - 1.0 / self.gathered)  # a plain mean at first
-        sizes = [(layer.b.shape[0], int(np.prod(layer.w.shape[:-1])) + 1) for layer in self.layers]
-        new, start = [], 0
-        for m, n in sizes:
-            A, G = flat[start : start + n * n].reshape(n, n), flat[start + n * n : start + n * n + m * m].reshape(m, m)
-            start += n * n + m * m
-            new.append(Factors(A, G))
-        if self.factors is None:
-            self.factors = new
-        else:
-            self.factors = [Factors(*(decay * old + (1 - decay) * f for old, f in zip(pair, fresh, strict=True)))
-                            for pair, fresh in zip(self.factors, new, strict=True)]
+        new = average(self.comm, self._statistics(part | {"value_noise": tf.constant(noise, self.policy.dtype)}))
+        decay = min(self.stats_decay, 1.0 - 1.0 / (self.gathered + 1))  # a plain mean at first
+        self.gathered += bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
 
-    def _gradient_of(self, data: Batch) -> tf.Tensor:
-        theta = flatten(self.variables)
+    def _gradient_of(self, data: Batch) -> list[tf.Tensor]:
+        """The gradient by each of `variables`, and the stats."""
         with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with at(self.policy, self.variables, theta):
-                loss, stats = self._loss(data)
-        return tf.concat([tape.gradient(loss, theta), stats], axis=0)
+            loss, stats = self._loss(data)
+        return [*tape.gradient(loss, self.variables, unconnected_gradients="zero"), stats]
 
-    def _statistics_of(self, data: Batch) -> tf.Tensor:
-        """The factors A, G of every layer, one after the other, as one vector."""
-        with tf.GradientTape() as tape, recording(tape) as records:
+    def _statistics_of(self, data: Batch) -> list[tf.Tensor]:
+        """The factors A, G of every layer, one after the other."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape, recording(tape) as records:
             total = self._log_likelihood(data)
         seen = {id(layer): (x, y) for layer, x, y in records}
         if len(seen) < len(records):
@@ -272,9 +265,15 @@ class Kfac:
         gradients = tape.gradient(total, [seen[id(layer)][1] for layer in self.layers])
         parts = []
         for layer, g in zip(self.layers, gradients, strict=True):
-            chosen = self._positions(layer, g)
-            parts += factors_of(layer, seen[id(layer)][0], g, chosen)
-        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+            parts += factors_of(layer, seen[id(layer)][0], g, self._positions(layer, g))
+        return parts
+
+    def _merge_into_factors(self, new: list[tf.Tensor], decay: tf.Tensor) -> tf.Tensor:
+        """Takes new factors into the running means, unless one is not finite; whether it did."""
+        finite = all_finite(new)
+        for old, part in zip([f for pair in self.factors for f in pair], new, strict=True):
+            old.assign(tf.where(finite, decay * old + (1 - decay) * part, old))
+        return finite
 
     def _positions(self, layer: Layer, g: tf.Tensor) -> tf.Tensor | None:
         if isinstance(layer, Dense) or self.positions is None or self.positions >= g.shape[1] * g.shape[2]:
@@ -282,37 +281,56 @@ class Kfac:
         total = int(g.shape[1] * g.shape[2])  # evenly spread, so that every part of the picture counts
         return tf.constant(np.linspace(0, total - 1, self.positions).round().astype(np.int32))
 
-    def _natural_step(self, g: tf.Tensor, inverses: list[Factors], lr: tf.Tensor
+    def _natural_step(self, g: list[tf.Tensor], inverses: list[Factors], lr: tf.Tensor
                       ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Preconditions, clips and applies a gradient; (nu, gradient . D, whether the step was finite and taken)."""
-        gradients = unflatten(g, self.variables)
-        steps: list[tf.Tensor] = []
+        D: list[tf.Tensor] = []
         for i, (layer, (A, G)) in enumerate(zip(self.layers, inverses, strict=True)):
-            D = tf.matmul(tf.matmul(A, to_matrix(gradients[2 * i], gradients[2 * i + 1])), G)
-            steps += from_matrix(D, layer.w)
+            D += from_matrix(tf.matmul(tf.matmul(A, to_matrix(g[2 * i], g[2 * i + 1])), G), layer.w)
         if self.policy.logstd is not None:
-            steps.append(gradients[-1] / (2.0 + self.damping))
-        D = flatten(steps)
-        inner = tf.reduce_sum(g * D)
+            D.append(g[-1] / (2.0 + self.damping))
+        inner = tf.add_n([tf.reduce_sum(x * y) for x, y in zip(g, D, strict=True)])
         nu = kl_clip(inner, lr, self.kfac_clip)
-        finite = tf.reduce_all(tf.math.is_finite(D))
-        self._apply(tf.where(finite, nu * D, tf.zeros_like(D)), lr, finite)
-        return nu, inner, tf.cast(finite, g.dtype)
+        taken = self._apply([nu * x for x in D], lr)
+        return nu, inner, tf.cast(taken, nu.dtype)
 
-    def _plain_step(self, g: tf.Tensor, lr: tf.Tensor) -> None:
+    def _plain_step(self, g: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:
+        """A momentum step along a gradient, clipped; whether it was finite and taken."""
         if self.max_grad_norm is not None:
-            g *= self.max_grad_norm / tf.maximum(tf.norm(g), self.max_grad_norm)
-        self._apply(g, lr, tf.constant(True))
+            scale = self.max_grad_norm / tf.maximum(tf.linalg.global_norm(g), self.max_grad_norm)
+            g = [scale * x for x in g]
+        return self._apply(g, lr)
 
-    def _apply(self, D: tf.Tensor, lr: tf.Tensor, taken: tf.Tensor) -> None:
-        """velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity."""
-        velocity = tf.where(taken, self.momentum * self._velocity + D, self._velocity)
-        self._velocity.assign(velocity)
-        moved = tf.where(taken, lr * (1 - self.momentum) * velocity, tf.zeros_like(velocity))
-        for variable, part in zip(self.variables, unflatten(moved, self.variables), strict=True):
-            variable.assign_sub(part)
+    def _apply(self, D: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:
+        """velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity; nothing if D is not finite.
+        """
+        taken = all_finite(D)
+        for variable, velocity, x in zip(self.variables, self._velocity, D, strict=True):
+            new = tf.where(taken, self.momentum * velocity + x, velocity)
+            variable.assign_sub(tf.where(taken, lr * (1 - self.momentum) * new, tf.zeros_like(new)))
+            velocity.assign(new)
+        return taken
 
     def check_synced(self) -> None:
         """Raises RuntimeError on every rank unless the parameters are bitwise equal on all of them."""
         if self.comm.size > 1:
             self.comm.check_synced(get_flat(self.variables))
+
+
+def factor_sizes(layer: Layer) -> tuple[int, int]:
+    """The rows of a layer's A, its inputs and the bias, and of its G, its outputs."""
+    return int(np.prod(layer.w.shape[:-1])) + 1, layer.w.shape[-1]
+
+
+def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Whether all elements of all tensors are finite: the sum of a tensor with one that is not is not."""
+    return tf.reduce_all(tf.math.is_finite([tf.reduce_sum(tf.abs(x)) for x in tensors]))
+
+
+def average(comm: Comm, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The means of tensors over ranks, in one Allreduce."""
+    if comm.size == 1:
+        return list(tensors)
+    vector = comm.mean(np.concatenate([x.numpy().ravel() for x in tensors]))
+    parts = np.split(vector, np.cumsum([int(np.prod(x.shape)) for x in tensors])[:-1])
+    return [tf.constant(part.reshape(x.shape)) for part, x in zip(parts, tensors, strict=True)]

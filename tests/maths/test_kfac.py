@@ -168,7 +168,7 @@ def test_g_of_the_heads_in_expectation_over_actions_is_their_exact_fisher_matrix
     for action in range(4):
         for n in range(30):  # one example at a time, so that it can be weighted by its probability
             one = {k: v[n : n + 1] for k, v in batch.items()} | {"actions": tf.constant([action])}
-            optimizer.factors, optimizer.gathered = None, 0
+            optimizer.gathered = 0
             optimizer.gather(one)
             total = total + p[n, action] * optimizer.factors[index].G / 30
             np.testing.assert_allclose(optimizer.factors[value].G, 1.0, atol=1e-12)
@@ -247,7 +247,7 @@ def test_asynchronous_inverses_are_the_synchronous_ones_once_current():
     optimizer.inverter._thread.join()
     optimizer.inverter.refresh(optimizer.factors)
     for mine, factors in zip(optimizer.inverter.inverses, optimizer.factors, strict=True):
-        for a, b in zip(mine, damped_inverses(factors, 0.01), strict=True):
+        for a, b in zip(mine, damped_inverses(Factors(*map(np.array, factors)), 0.01), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -256,10 +256,10 @@ def test_running_factors_begin_as_a_plain_mean():
     batches = [batch_for(policy, 16, seed=k) for k in range(4)]
     single = []
     for batch in batches:
-        optimizer.factors, optimizer.gathered = None, 0
+        optimizer.gathered = 0
         optimizer.gather(batch)
-        single.append(optimizer.factors[0].A)
-    optimizer.factors, optimizer.gathered = None, 0
+        single.append(optimizer.factors[0].A.numpy())
+    optimizer.gathered = 0
     for batch in batches:
         optimizer.gather(batch)
     np.testing.assert_allclose(optimizer.factors[0].A, np.mean(single, axis=0), atol=1e-12)
