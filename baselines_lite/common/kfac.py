@@ -198,8 +198,8 @@ class Kfac:
         known = {id(v) for v in self.variables}
         foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
         if foreign:
-            raise UserError(f"KFAC knows dense and convolutional layers only; the network {policy.network} also has "
-                            f"{foreign[0]}. Use a network of those layers, or a2c")
+            raise UserError(f"KFAC does not support the network {policy.network}: it has {foreign[0]}, which is no part "
+                            "of a dense or convolutional layer. Use a network of those, or a2c")
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         self.inverter = Inverter(comm, damping, asynchronous)

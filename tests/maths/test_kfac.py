@@ -328,7 +328,7 @@ def test_cold_updates_are_clipped_momentum_steps():
 
 @pytest.mark.parametrize(("network", "options", "words"), [("lstm", {}, "lstm"), ("mlp", {"layer_norm": True}, "ln0")])
 def test_layers_that_kfac_cannot_treat_are_refused(network, options, words):
-    with pytest.raises(UserError, match=f"dense and convolutional.*{words}"):
+    with pytest.raises(UserError, match=f"does not support.*{words}"):
         made(VECTOR, gym.spaces.Discrete(3), network, options)
 
 
