@@ -23,8 +23,6 @@ from baselines_lite.common.returns import explained_variance, gae
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.vec_env import EnvLike
 
-CHECK_SYNC_EVERY = 1000  # updates between two proofs that the ranks' parameters are equal
-
 STATS = ("policy_loss", "value_loss", "entropy")
 
 
@@ -53,8 +51,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             data = training_data(policy, rollout, length, advs=advs, returns=returns)
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = step(data, everything, rates["lr"]) | rates
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                optimizer.check_synced()
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 

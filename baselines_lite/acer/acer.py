@@ -30,8 +30,6 @@ from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 
-CHECK_SYNC_EVERY = 100  # batches between two proofs that the ranks' parameters are equal
-
 STATS = ("explained_variance", "policy_loss", "value_loss", "entropy", "rho", "truncated", "kl_average", "constrained")
 
 
@@ -61,8 +59,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             replays = int(counts.poisson(cfg.replay_ratio)) if len(buffer) >= cfg.replay_start else 0
             for _ in range(replays):
                 figures.append(update(buffer.draw(rng), lr))
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                optimizer.check_synced()
             means = dict(zip((*STATS, "grad_norm"), np.mean(figures, axis=0).tolist(), strict=True))
             exp.log(rollout, means | {"replays": float(replays), "lr": lr}, {"replay": buffer.lap()})
         return policy

@@ -25,8 +25,6 @@ from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 
-CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
-
 STATS = ("policy_loss", "value_loss", "entropy")
 
 
@@ -56,8 +54,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             advs = standardize(advs, comm) if cfg.standardize_advs else advs
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = kfac.update(training_data(policy, rollout, advs=advs, returns=returns), rates["lr"]) | rates
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                kfac.check_synced()
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 

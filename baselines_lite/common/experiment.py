@@ -30,12 +30,14 @@ from baselines_lite.common.checkpoint import load_into
 from baselines_lite.common.config import AtariOptions, resolve, to_dict
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.flat import get_flat
 from baselines_lite.common.logger import Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
 from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.rollout import Rollout
 
+CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
 SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
 
 
@@ -163,9 +165,12 @@ class Experiment:
         """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
 
         `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
-        algorithm's own stages took, whose shares are logged beside the others. One collective.
+        algorithm's own stages took, whose shares are logged beside the others. One collective; now and then another,
+        which proves that the ranks' parameters are bitwise equal (RuntimeError if they are not).
         """
         self.nupdates += 1
+        if self.comm.size > 1 and self.nupdates % CHECK_SYNC_EVERY == 0:
+            self.comm.check_synced(get_flat(self.policy.trainable_variables))
         self.total_timesteps += self.batch
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act

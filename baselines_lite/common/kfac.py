@@ -198,8 +198,8 @@ class Kfac:
         known = {id(v) for v in self.variables}
         foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
         if foreign:
-            raise UserError(f"KFAC does not support the network {policy.network}: it has {foreign[0]}, which is no part "
-                            "of a dense or convolutional layer. Use a network of those, or a2c")
+            raise UserError(f"KFAC does not support the network {policy.network}: its {foreign[0]} is no part of a "
+                            "dense or convolutional layer. Use a network of those, or a2c")
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         self.inverter = Inverter(comm, damping, asynchronous)
@@ -310,11 +310,6 @@ class Kfac:
             variable.assign_sub(tf.where(taken, lr * (1 - self.momentum) * new, tf.zeros_like(new)))
             velocity.assign(new)
         return taken
-
-    def check_synced(self) -> None:
-        """Raises RuntimeError on every rank unless the parameters are bitwise equal on all of them."""
-        if self.comm.size > 1:
-            self.comm.check_synced(get_flat(self.variables))
 
 
 def factor_sizes(layer: Layer) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """First-order optimizers whose gradient is averaged over ranks.
 
 Every rank applies the same averaged gradient to the same parameters, so that parameters stay bitwise equal, which
-`check_synced` proves. A compiled update begins with `state()`, carries it through its steps (`average`, then `step`),
+`Experiment.log` checks. A compiled update begins with `state()`, carries it through its steps (`average`, then `step`),
 and ends with `assign(state)`: inside a loop, tensors are far cheaper than variables. Parameters, gradients and moments
 are lists of vectors; see flat.Parts.
 """
@@ -74,8 +74,3 @@ class MpiOptimizer(tf.Module):
             variable.assign(part)
         for slot, value in zip(tf.nest.flatten(list(self.slots)), tf.nest.flatten(list(state[1:])), strict=True):
             slot.assign(value)
-
-    def check_synced(self) -> None:
-        """Raises RuntimeError on every rank unless the parameters are bitwise equal on all of them."""
-        if self.comm.size > 1:
-            self.comm.check_synced(get_flat(self.parameters))

@@ -26,8 +26,6 @@ from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.ddpg.config import PRESETS, Config
 from baselines_lite.ddpg.exploration import make_exploration
 
-CHECK_SYNC_EVERY = 100  # rounds between two proofs that the ranks' parameters are equal
-
 STATS = ("explained_variance", "policy_loss", "value_loss", "entropy", "mean_q")
 
 
@@ -57,8 +55,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> D
                 batches = draw(buffer, policy, rng, cfg.train_steps, cfg.batch_size)
                 stats = update(batches, cfg.actor_lr(exp.remaining), cfg.critic_lr(exp.remaining))
                 exploration.adapt(batches.obs[0], comm)
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                update.optimizer.check_synced()
             exp.log(collector.drain(), {**stats, **update.figures, **exploration.figures})
         return policy
 

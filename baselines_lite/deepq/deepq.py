@@ -29,8 +29,6 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.deepq.config import PRESETS, Config
 
-CHECK_SYNC_EVERY = 100  # rows of the log between two proofs that the ranks' parameters are equal
-
 STATS = ("value_loss", "mean_q", "explained_variance")
 
 
@@ -61,8 +59,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                 done += steps
                 if done >= cfg.learning_starts:
                     found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / run.num_timesteps))
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                update.optimizer.check_synced()
             exp.log(collector.drain(), figures(found, cfg, epsilon, policy.num_actions) | explore.figures)
         return policy
 

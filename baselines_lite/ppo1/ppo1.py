@@ -28,8 +28,6 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.ppo1.config import PRESETS, Config
 
-CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
-
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac", "kl")
 
 
@@ -53,8 +51,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             stats = update(rollout, standardize(advs, comm), returns, exp.remaining)
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                adam.check_synced()
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 

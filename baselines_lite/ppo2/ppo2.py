@@ -27,17 +27,15 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.ppo2.config import PRESETS, Config
 
-CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
-
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac")
 
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
-    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv in SAME_STEP mode. Options by keyword:
-    those of `common.config.RunOptions` (seed, log_path, save_path, target_return, ...), of `ppo2.Config`, and of the
-    network. Raises UserError for options that cannot be meant and spaces that are not supported.
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
+    `common.config.RunOptions` (seed, log_path, save_path, target_return, ...), of `ppo2.Config`, and of the network.
+    Raises UserError for options that cannot be meant and spaces that are not supported.
     """
     with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
@@ -52,8 +50,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             stats = update(rollout, advs, returns, exp.remaining)
-            if exp.nupdates % CHECK_SYNC_EVERY == 0:
-                adam.check_synced()
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 

@@ -48,6 +48,22 @@ def exception_on_one_rank():
     time.sleep(3600)
 
 
+def parameters_drift_apart():
+    """On rank 1 a parameter changes behind the algorithm's back: training must end within 100 updates."""
+    from baselines_lite import ppo2
+    from baselines_lite.common import rollout
+
+    collect = rollout.Collector.collect
+
+    def drifting(self):
+        if get_comm().rank == 1:
+            self.policy.vf_head.b.assign_add([1e-7])
+        return collect(self)
+
+    rollout.Collector.collect = drifting
+    ppo2.learn("CartPole-v1", 1e6, num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
+
+
 SHORT = {  # what an algorithm needs to make many small updates
     "a2c": {}, "acer": dict(replay_start=64, buffer_size=320), "acktr": {},
     "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),

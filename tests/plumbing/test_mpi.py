@@ -43,6 +43,11 @@ def test_parameters_stay_bitwise_equal_while_experience_differs(program, name, r
     assert done.stdout.count("agrees") == ranks
 
 
+def test_parameters_that_drift_apart_end_the_run(program):
+    done = program("parameters_drift_apart")
+    assert done.returncode != 0 and "the parameters differ between ranks" in done.stderr
+
+
 @pytest.mark.parametrize("name", REPLAY)
 @pytest.mark.parametrize("what", ["equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two"])
 def test_replay_under_mpirun(program, what, name):
