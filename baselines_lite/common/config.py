@@ -35,6 +35,8 @@ class RunOptions:
     seed: int = option(0, "seed of weights, environments, noise and shuffling", low=0)
     num_timesteps: int = option(1_000_000, "environment steps over all environments and ranks; rounded down to whole "
                                 "updates", low=1)
+    schedule_timesteps: int | None = option(None, "let schedules fall as in a run of so many steps, of which this is "
+                                            "the beginning (default: num_timesteps)", low=1)
     preset: str = option("default", "named set of hyperparameters; 'baselines' restores the original's choices")
     env_type: str | None = option(None, "family whose preset to use, instead of the one detected", choices=FAMILIES)
     reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
@@ -406,6 +408,9 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
                         f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
+    if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
+        raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
+                        "the schedules would end before the run")
     return Resolved(run, config, network_options, atari)
 
 

@@ -153,8 +153,12 @@ class Experiment:
 
     @property
     def remaining(self) -> float:
-        """The fraction of the budget left before this update: 1 at the first, 1 / updates at the last."""
-        return 1.0 - self.nupdates / self.planned_updates
+        """The fraction of the schedules' steps left before this update: 1 at the first, 1 / updates at the last.
+
+        More at the last where schedule_timesteps says that the run is the beginning of a longer one.
+        """
+        horizon = self.run.schedule_timesteps
+        return 1.0 - self.nupdates / (self.planned_updates if horizon is None else horizon // self.batch)
 
     @property
     def finished(self) -> bool:

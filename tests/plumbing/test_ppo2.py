@@ -1,10 +1,13 @@
 """PPO2's update: compiled against step by step, against the policy gradient, and its early stop."""
 
+import csv
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from baselines_lite import UserError, ppo2
 from baselines_lite.common.flat import flat_gradient, get_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
@@ -144,3 +147,16 @@ def test_schedules_reach_the_optimizer():
     stats = update(*data(policy), 0.0)  # nothing of the budget remains: the linear schedule is at 0
     assert stats["lr"] == 0 and set(STATS) <= set(stats)
     np.testing.assert_array_equal(get_flat(policy.trainable_variables), before)
+
+
+@pytest.mark.parametrize(("horizon", "rates"), [(None, [1.0, 0.75, 0.5, 0.25]), (640, [1.0, 0.9, 0.8, 0.7])])
+def test_schedules_can_be_those_of_a_longer_run(horizon, rates, tmp_path):
+    ppo2.learn("CartPole-v1", 256, num_env=2, nsteps=32, nminibatches=1, noptepochs=1, lr="linear:1.0",
+               schedule_timesteps=horizon, log_path=str(tmp_path), print_interval=1e9)
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx(rates)
+
+
+def test_a_schedule_shorter_than_the_run_is_refused():
+    with pytest.raises(UserError, match="schedule_timesteps=100 is less than num_timesteps=256"):
+        ppo2.learn("CartPole-v1", 256, num_env=2, nsteps=32, schedule_timesteps=100)
