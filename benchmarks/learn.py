@@ -88,7 +88,7 @@ TASKS: dict[str, dict[str, Task]] = {
         "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, ("--gamma=0.9",), per_step=100),
         "cartpole": Task("CartPole-v1", 1e5, 450),
         "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ranks=2),
-        "pong": Task("PongNoFrameskip-v4", 1e6, 15, ("--buffer_size=200000",), seeds=(0,)),
+        "pong": Task("PongNoFrameskip-v4", 1e6, 15, seeds=(0,)),
     },
     "ddpg": {
         "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, ("--gamma=0.9",), per_step=100),
