@@ -122,8 +122,8 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
         known |= {f.name for t in (AtariOptions, *BUILT_IN.values()) for f in dataclasses.fields(t)}
         if name not in known and ":" not in str(options.get("network", "")):
             raise unknown("flag", f"--{name}", [f"--{k}" for k in known], list_all=False)
-    of_any_family = {f.name for t in (RunOptions, algorithm.Config) for f in dataclasses.fields(t)}
-    resolve(algorithm.Config, algorithm.PRESETS, "other", {k: v for k, v in options.items() if k in of_any_family})
+    for kind in (RunOptions, algorithm.Config):  # before environments are loaded, which takes a second
+        override(kind(), {k: v for k, v in options.items() if k in {f.name for f in dataclasses.fields(kind)}})
     from baselines_lite.common.vec_env import family_of, find_spec
 
     family = family_of(find_spec(env))

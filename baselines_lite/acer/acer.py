@@ -74,9 +74,8 @@ def actor_q(exp: Experiment, network_options: dict[str, Any]) -> ActorQ:
 
 def replay_buffer(exp: Experiment) -> Replay:
     """The replay buffer of one rank. Raises UserError where it does not fit into memory."""
-    cfg, policy = exp.config, exp.policy
-    stacked = exp.atari is not None and policy.encoder.picture_shape is not None
-    return Replay(policy, cfg.buffer_size, cfg.num_env, cfg.nsteps, stack=exp.atari.frame_stack if stacked else 1,
+    cfg = exp.config
+    return Replay(exp.policy, cfg.buffer_size, cfg.num_env, cfg.nsteps, stack=exp.frame_stack,
                   ranks=exp.comm.local_size)
 
 

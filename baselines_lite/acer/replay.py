@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.memory import available
+from baselines_lite.common.memory import require
 from baselines_lite.common.rollout import Rollout
 
 
@@ -103,10 +102,7 @@ class Replay:
             layout |= {"states": (policy.initial_state(1).shape[1:], np.float32), "firsts": ((nsteps + 1,), bool)}
         places = (self.capacity, num_env)
         self.nbytes = sum(math.prod((*places, *each)) * np.dtype(kind).itemsize for each, kind in layout.values())
-        if self.nbytes * ranks > available():
-            raise UserError(f"a replay buffer of buffer_size={buffer_size} steps of num_env={num_env} environments "
-                            f"takes {self.nbytes * ranks / 1e9:.1f} GB here ({ranks} rank(s)), but only "
-                            f"{available() / 1e9:.1f} GB are free; lower buffer_size")
+        require(self.nbytes, ranks, f"buffer_size={buffer_size} with num_env={num_env}")
         self._rings = {name: np.empty((*places, *each), kind) for name, (each, kind) in layout.items()}
         self._ends: list[Ends | None] = [None] * self.capacity
         self._envs, self._count, self._seconds = np.arange(num_env), 0, 0.0

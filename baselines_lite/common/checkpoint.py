@@ -75,7 +75,7 @@ def load_into(policy: Policy, path: str | Path) -> None:
             "action_space": space_to_json(policy.action_space)}
     theirs = {**metadata, **metadata["settings"]}
     for key, value in mine.items():
-        if key not in ("compute", "reward_gamma") and theirs.get(key) != value:
+        if key not in ("compute", "reward_gamma", "epsilon") and theirs.get(key) != value:
             raise UserError(f"the model file {str(path)!r} does not fit: its {key} is {theirs.get(key)}, not {value}")
     assign(policy, path, tensors)
 

@@ -85,6 +85,42 @@ class RolloutConfig:
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
 
+    def check_budget(self, steps: int) -> None:
+        """Raises UserError if nothing would be trained in so many steps: whole updates, over all ranks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """What the config of every algorithm that draws single transitions from a replay buffer begins with.
+
+    Counts are per rank unless they say otherwise; schedules go by the global steps.
+    """
+
+    num_env: int = option(1, "environments per rank", low=1)
+    nsteps: int = option(100, "steps of every environment between two rows of the log", low=1)
+    batch_size: int = option(32, "transitions per gradient step and rank", low=1)
+    buffer_size: int = option(1_000_000, "transitions in the replay buffer", low=1)
+    learning_starts: int = option(1000, "environment steps, over all ranks, before the first gradient step", low=1)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
+                             "'terminal' as the original, which takes a time limit for death",
+                             choices=("bootstrap", "terminal"))
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+        least = max(self.batch_size, self.num_env * self.nsteps)
+        if self.buffer_size < least:
+            raise UserError(f"buffer_size={self.buffer_size} must be at least {least}: batch_size={self.batch_size}, "
+                            f"and num_env={self.num_env} x nsteps={self.nsteps}")
+
+    def check_budget(self, steps: int) -> None:
+        """Raises UserError if nothing would be trained in so many steps: whole rows of the log, over all ranks."""
+        if steps <= self.learning_starts:
+            raise UserError(f"a budget of {steps} steps (num_timesteps, in whole rows of nsteps={self.nsteps} per "
+                            f"environment) would train nothing: the first learning_starts={self.learning_starts} only "
+                            "fill the replay buffer")
+
 
 @dataclasses.dataclass(frozen=True)
 class ActorCriticConfig(RolloutConfig):
@@ -396,18 +432,20 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
         raise UserError(f"the option {next(iter(atari_values))} is for Atari games, which this environment is not")
     if run.preset not in presets:
         raise unknown("preset", run.preset, presets)
-    config = override(config_type(), preset_values(presets, run.preset, run.env_type or family))
+    row = preset_values(presets, run.preset, run.env_type or family)
+    config = usual = override(config_type(), {k: v for k, v in row.items() if k in config_names})
     config = override(config, {k: v for k, v in values.items() if k in config_names})
     known = run_names | config_names | atari_names
     rest = {k: v for k, v in values.items() if k not in known}
+    if config.network == usual.network:  # a preset's network options are for its own network
+        rest = {k: v for k, v in row.items() if k not in config_names} | rest
     network_options = check_network_options(config.network, rest, known)
     config.check()
     total = config.num_env * config.nsteps * ranks
-    if hasattr(config, "check_budget"):
-        config.check_budget(run.num_timesteps)
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
                         f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
+    config.check_budget(run.num_timesteps // total * total)
     if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
                         "the schedules would end before the run")

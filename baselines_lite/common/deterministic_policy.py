@@ -33,8 +33,8 @@ class DeterministicPolicy(Policy):
         if self.encoder.picture_shape is not None:
             raise UserError(f"the network {network} for pictures is not supported by ddpg; use --network=mlp")
         self.num_actions = int(np.prod(space.shape))
-        self._centre = ((space.low + space.high) / 2).astype(space.dtype)
-        self._reach = ((space.high - space.low) / 2).astype(space.dtype)
+        self._low, self._high = space.low, space.high
+        self._centre, self._reach = (space.low + space.high) / 2, (space.high - space.low) / 2
         size = self.encoder.size
         self.pi_net, self.q_net = self.build(size, "pi"), self.build(size + self.num_actions, "q")
         if hasattr(self.pi_net, "state_size"):
@@ -99,6 +99,6 @@ class DeterministicPolicy(Policy):
         return self._q(tf.constant(features), tf.constant(actions)).numpy(), None
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [N, d], clipped to [-1, 1], scaled to the Box's bounds and in its shape."""
-        inside = np.minimum(np.maximum(actions, -1.0), 1.0).reshape(len(actions), *self._reach.shape)
-        return (self._centre + self._reach * inside).astype(self._reach.dtype)
+        """Actions [N, d] scaled from [-1, 1] to the Box's bounds, clipped to them, in its shape."""
+        scaled = self._centre + self._reach * actions.reshape(len(actions), *self._reach.shape)
+        return np.minimum(np.maximum(scaled.astype(self._low.dtype), self._low), self._high)

@@ -35,9 +35,10 @@ from baselines_lite.common.logger import Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
 from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
+from baselines_lite.common.replay_collector import Experience
 from baselines_lite.common.rollout import Rollout
 
-CHECK_SYNC_EVERY = 100  # updates between two proofs that the ranks' parameters are equal
+CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
 
 
@@ -152,29 +153,38 @@ class Experiment:
         return rewards * self.run.reward_scale
 
     @property
+    def frame_stack(self) -> int:
+        """How many frames a picture that the policy sees is a stack of: those of Atari's games, 1 elsewhere."""
+        stacked = self.atari is not None and self.policy.encoder.picture_shape is not None
+        return self.atari.frame_stack if stacked else 1
+
+    @property
+    def horizon(self) -> int:
+        """The steps over which schedules fall: all that are planned, or schedule_timesteps."""
+        return self.run.schedule_timesteps or self.planned_updates * self.batch
+
+    @property
     def remaining(self) -> float:
         """The fraction of the schedules' steps left before this update: 1 at the first, 1 / updates at the last.
 
         More at the last where schedule_timesteps says that the run is the beginning of a longer one.
         """
-        horizon = self.run.schedule_timesteps
-        return 1.0 - self.nupdates / (self.planned_updates if horizon is None else horizon // self.batch)
+        return 1.0 - self.nupdates / (self.horizon // self.batch)
 
     @property
     def finished(self) -> bool:
         """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
         return self._stop is not None
 
-    def log(self, rollout: Rollout, stats: Mapping[str, float], times: Mapping[str, float] | None = None) -> None:
+    def log(self, rollout: Rollout | Experience, stats: Mapping[str, float],
+            times: Mapping[str, float] | None = None) -> None:
         """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
 
         `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
         algorithm's own stages took, whose shares are logged beside the others. One collective; now and then another,
-        which proves that the ranks' parameters are bitwise equal (RuntimeError if they are not).
+        which proves that the ranks' parameters are finite (UserError) and bitwise equal (RuntimeError).
         """
         self.nupdates += 1
-        if self.comm.size > 1 and self.nupdates % CHECK_SYNC_EVERY == 0:
-            self.comm.check_synced(get_flat(self.policy.trainable_variables))
         self.total_timesteps += self.batch
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
@@ -186,6 +196,8 @@ class Experiment:
         finished = [episode for per_rank in episodes for episode in per_rank]
         self.window.add(finished)
         self._stop = self._why_stop(max(signals))
+        if self.nupdates % CHECK_EVERY == 0 or self.finished:
+            self._check_parameters()
         if self.comm.rank == 0:
             self.logger.episodes(finished)
             if self.nupdates % self.run.log_interval == 0 or self.finished:
@@ -227,13 +239,21 @@ class Experiment:
             return "used the whole budget"
         return None
 
+    def _check_parameters(self) -> None:
+        theta = get_flat(self.policy.trainable_variables)
+        self.comm.check_synced(theta)
+        if not np.isfinite(theta).all():
+            raise UserError(f"after {self.total_timesteps} steps the policy's parameters are no longer finite, so that "
+                            "it is not saved: an observation was not, or the learning rate is too high")
+
     def _save(self, path: Path) -> None:
         self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if isinstance(error, UserError) and self.nupdates and self.save_path:  # raised on all ranks: keep what there is
+        if (isinstance(error, UserError) and self.nupdates and self.save_path  # raised on all ranks: keep what there is
+                and np.isfinite(get_flat(self.policy.trainable_variables)).all()):
             self._save(Path(self.save_path))
         if error is None:
             if self.save_path:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.memory import available
+from baselines_lite.common.memory import require
 
 
 class Transitions(NamedTuple):
@@ -39,6 +38,8 @@ class ReplayBuffer:
     it does. Raises UserError where the host has less memory free than `ranks` such buffers take.
     """
 
+    EXTRA = 16  # bytes per transition beside frame and action
+
     def __init__(self, size: int, num_env: int, frame: np.ndarray, action: np.ndarray, stack: int = 1,
                  ranks: int = 1) -> None:
         self.num_env, self.stack = num_env, stack
@@ -46,10 +47,8 @@ class ReplayBuffer:
         # The oldest transition needs the frames before it, the newest the frame after it.
         self._slots = self.steps + stack
         shape = (self._slots, num_env)
-        self.nbytes = int(np.prod(shape)) * (frame.nbytes + action.nbytes + 16)
-        if self.nbytes * ranks > available():
-            raise UserError(f"a replay buffer of buffer_size={size} takes {self.nbytes * ranks / 1e9:.1f} GB here "
-                            f"({ranks} rank(s)), but only {available() / 1e9:.1f} GB are free; lower buffer_size")
+        self.nbytes = int(np.prod(shape)) * (frame.nbytes + action.nbytes + self.EXTRA)
+        require(self.nbytes, ranks, f"buffer_size={size}")
         self._frames = np.zeros((*shape, *frame.shape), frame.dtype)
         self._actions = np.zeros((*shape, *action.shape), action.dtype)
         self._rewards = np.zeros(shape, np.float32)
@@ -93,7 +92,12 @@ class ReplayBuffer:
             slots[missing] = (self._head - back) % self._slots
             envs[missing] = rng.integers(self.num_env, size=len(missing))
             missing = missing[~self._usable[slots[missing], envs[missing]]]
+            if len(missing) and not self._usable[self._reachable()].any():
+                break  # all were broken: the collector is about to end the run
         return Index(slots, envs)
+
+    def _reachable(self) -> np.ndarray:
+        return np.arange(self._head - self.filled, self._head) % self._slots
 
     def __getitem__(self, index: Index) -> Transitions:
         """The transitions at an index."""
@@ -124,6 +128,8 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     total. Options as ReplayBuffer's.
     """
 
+    EXTRA = 16 + 64  # two trees of up to four numbers per leaf
+
     def __init__(self, *args: object, alpha: float, epsilon: float, **options: object) -> None:
         super().__init__(*args, **options)
         self.alpha, self.epsilon = alpha, epsilon
@@ -134,17 +140,22 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     def add(self, *args: object, **options: object) -> None:
         head = self._head
         super().add(*args, **options)
-        self._set(self._leaves(head), np.where(self._usable[head], self._highest, 0.0))
-        # The step that fell out of reach; its frames are still there, as the history of the next.
-        self._set(self._leaves((self._head - self.filled - 1) % self._slots), np.zeros(self.num_env))
+        lost = (head - self.steps) % self._slots  # out of reach; its frames are still there, as history of the next
+        leaves = np.concatenate([slot * self.num_env + np.arange(self.num_env) for slot in (lost, head)])
+        new = np.where(self._usable[head], self._highest, 0.0)
+        self._set(leaves, np.concatenate([np.zeros(self.num_env), new]))
 
     def sample(self, rng: np.random.Generator, count: int) -> Index:
         """`count` transitions, drawn by priority with replacement."""
+        if not self._sums.total:
+            return super().sample(rng, count)
         mass = (np.arange(count) + rng.random(count)) * (self._sums.total / count)
         return Index(*np.divmod(self._sums.find(mass), self.num_env))
 
     def weights(self, index: Index, beta: float) -> np.ndarray:
         """Importance weights [B]: (N P(i))^-beta over the largest of the buffer (paper, section 3.4). float32."""
+        if not self._sums.total:
+            return np.ones(len(index.slots), np.float32)
         priorities = self._sums[index.slots * self.num_env + index.envs]
         return ((priorities / self._minima.total) ** -beta).astype(np.float32)
 
@@ -153,9 +164,6 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         priorities = (np.abs(errors.astype(np.float64)) + self.epsilon) ** self.alpha
         self._highest = max(self._highest, priorities.max())
         self._set(index.slots * self.num_env + index.envs, priorities)
-
-    def _leaves(self, slot: int) -> np.ndarray:
-        return slot * self.num_env + np.arange(self.num_env)
 
     def _set(self, leaves: np.ndarray, priorities: np.ndarray) -> None:
         self._sums[leaves] = priorities

@@ -101,7 +101,8 @@ class ReplayCollector:
             self._complaint = f"environment {n} of rank {self.comm.rank} gave the reward {rewards[n]}"
         self._see(obs)
         terminal = done if self._cut_is_death else terminated
-        self.buffer.add(actions, self.shape_rewards(rewards), terminal, self._frames(), fresh, finals, finite & ~dead)
+        shaped = self.shape_rewards(np.where(finite, rewards, 0.0))
+        self.buffer.add(actions, shaped, terminal, self._frames(), fresh, finals, finite & ~dead)
         self._episodes += self._tracker.step(rewards, over, dead, now - self._start)
         return self.num_env - int(dead.sum())
 

@@ -6,22 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import option
+from baselines_lite.common.config import ReplayConfig, option
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ReplayConfig):
     """Counts are per rank unless they say otherwise; schedules go by the global steps."""
 
-    num_env: int = option(1, "environments per rank", low=1)
     nsteps: int = option(100, "steps of every environment between two rounds of training", low=1)
     train_steps: int = option(100, "gradient steps in a round", low=1)
     batch_size: int = option(100, "transitions per gradient step and rank", low=1)
-    buffer_size: int = option(1_000_000, "transitions in the replay buffer", low=1)
-    learning_starts: int = option(1000, "environment steps, over all ranks, with random actions and no training", low=0)
-    gamma: float = option(0.99, "discount", low=0, high=1)
+    learning_starts: int = option(1000, "environment steps, over all ranks, with random actions and no training", low=1)
     tau: float = option(0.005, "target networks move this share of the way at each gradient step", above=0, high=1)
     actor_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate of the policy", low=0)
     critic_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate of the action values", low=0)
@@ -35,31 +32,20 @@ class Config:
     normalize_observations: bool = option(False, "normalise observations by running statistics, when they are drawn")
     normalize_returns: bool = option(False, "learn action values in units of their running deviation")
     popart: bool = option(False, "with normalize_returns: keep what is predicted when those statistics change")
-    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
-                             "'terminal' as the original, which takes a time limit for death",
-                             choices=("bootstrap", "terminal"))
 
     def check(self) -> None:
-        """Raises UserError for values that do not go together."""
+        super().check()
         if self.popart and not self.normalize_returns:
             raise UserError("popart=true needs normalize_returns=true")
-        if self.buffer_size < max(self.batch_size, self.num_env):
-            raise UserError(f"buffer_size={self.buffer_size} is less than batch_size={self.batch_size} or "
-                            f"num_env={self.num_env}")
-
-    def check_budget(self, num_timesteps: int) -> None:
-        """Raises UserError for a budget that would train nothing."""
-        if num_timesteps <= self.learning_starts:
-            raise UserError(f"num_timesteps={num_timesteps} would train nothing: the first learning_starts="
-                            f"{self.learning_starts} steps only fill the replay buffer")
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "mujoco": dict(learning_starts=10_000),
+        "all": dict(sizes="256,256", activation="relu"),
+        "mujoco": dict(learning_starts=10_000, sizes="400,300"),
     },
     "baselines": {
-        "all": dict(nsteps=100, train_steps=50, batch_size=64, learning_starts=0, tau=0.01, actor_lr="1e-4",
+        "all": dict(nsteps=100, train_steps=50, batch_size=64, learning_starts=100, tau=0.01, actor_lr="1e-4",
                     critic_l2_reg=1e-2, noise="adaptive-param", noise_std=0.2, normalize_observations=True,
                     time_limit="terminal"),
     },

@@ -95,12 +95,15 @@ class Returns(NamedTuple):
         """The deviation; 1 before any target."""
         return tf.where(self.count > 0, tf.sqrt(self.var + 1e-8), 1.0)
 
-    def merged(self, count: float, mean: tf.Tensor, mean_square: tf.Tensor) -> Returns:
-        """The moments with `count` more targets (Chan, Golub and LeVeque 1979)."""
-        total, delta = self.count + count, mean - self.mean
+    def merged(self, count: float, shift: tf.Tensor, square: tf.Tensor) -> Returns:
+        """The moments with `count` more targets (Chan, Golub and LeVeque 1979).
+
+        Given as the means of y - mean and (y - mean)^2 by the present mean: squares of y itself would cancel.
+        """
+        total = self.count + count
         old, new = self.count / total, count / total
-        var = old * self.var + new * (mean_square - tf.square(mean)) + old * new * tf.square(delta)
-        return Returns(total, self.mean + new * delta, tf.maximum(var, 0.0))
+        var = old * self.var + new * (square - tf.square(shift)) + old * new * tf.square(shift)
+        return Returns(total, self.mean + new * shift, tf.maximum(var, 0.0))
 
 
 class State(NamedTuple):
@@ -166,7 +169,7 @@ class Update:
         return state, *self.gradient(state, i, batches)
 
     def gradient(self, state: State, i: tf.Tensor, batches: Transitions) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, [STATS, mean y, mean y^2]) of minibatch i, all at the same parameters."""
+        """(gradient, [STATS, mean of y - its running mean, and of its square]) of minibatch i."""
         cfg, policy, dtype, theta = self.cfg, self.policy, self.policy.dtype, state.adam.theta
         batch = Transitions(*(tf.gather(array, i) for array in batches))
         mean, std = (tf.cast(x, dtype) for x in (state.returns.mean, state.returns.std))
@@ -179,16 +182,16 @@ class Update:
             with self.parts.at(policy, theta):
                 q = policy.q(batch.obs, batch.actions)
                 actions = policy.pi(batch.obs)
-                weights = policy.q_weights()
+                weights = policy.q_weights() if cfg.critic_l2_reg else []
             with self.parts.at(policy, [tf.stop_gradient(part) for part in theta]):
                 policy_loss = -tf.reduce_mean(policy.q(batch.obs, actions))
             errors = q - (y - mean) / std
             value_loss = tf.reduce_mean(tf.square(errors))
-            loss = policy_loss + value_loss + cfg.critic_l2_reg * tf.add_n([tf.nn.l2_loss(w) for w in weights])
+            loss = policy_loss + value_loss + cfg.critic_l2_reg * sum(tf.nn.l2_loss(w) for w in weights)
         explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y) / std**2, 1e-12)
         entropy = tf.constant(float("nan"), dtype)  # a deterministic policy has none
         figures = [explained, policy_loss, value_loss, entropy, tf.reduce_mean(mean + std * q),
-                   tf.reduce_mean(y), tf.reduce_mean(tf.square(y))]
+                   tf.reduce_mean(y - mean), tf.reduce_mean(tf.square(y - mean))]
         return tape.gradient(loss, theta), tf.stack(figures)
 
     def step(self, state: State, g: Vectors, figures: tf.Tensor, rates: tf.Tensor) -> State:
@@ -198,8 +201,8 @@ class Update:
         target = [old + cfg.tau * (new - old) for old, new in zip(state.target, adam.theta, strict=True)]
         if not cfg.normalize_returns:
             return State(adam, target, state.returns)
-        mean, mean_square = tf.unstack(tf.cast(figures[-2:], tf.float64))
-        returns = state.returns.merged(cfg.batch_size * self.comm.size, mean, mean_square)
+        shift, square = tf.unstack(tf.cast(figures[-2:], tf.float64))
+        returns = state.returns.merged(cfg.batch_size * self.comm.size, shift, square)
         if cfg.popart:
             theta, target = (self.preserve(x, state.returns, returns) for x in (adam.theta, target))
             adam = adam._replace(theta=theta)

@@ -68,7 +68,7 @@ class NoisyParameters(Gaussian):
     def __init__(self, policy: DeterministicPolicy, perturbed: DeterministicPolicy, std: float,
                  rng: np.random.Generator) -> None:
         super().__init__(policy, std, rng)
-        self.noise = ParameterNoise(policy, perturbed, rng, std)
+        self.noise = ParameterNoise(policy, perturbed, rng, std, lambda of: of.pi_variables)
 
     def actor(self) -> Explore:
         self.noise.perturb()
@@ -76,9 +76,13 @@ class NoisyParameters(Gaussian):
         return lambda features, firsts: pi(features)
 
     def adapt(self, features: np.ndarray, comm: Comm) -> None:
-        self.noise.perturb()
-        gaps = self.policy.pi_function()(features) - self.noise.perturbed.pi_function()(features)
-        self.noise.adapt(float(np.sqrt(comm.mean(np.array([np.square(gaps).mean()])))[0]), self.std)
+        actions = self.policy.pi_function()(features)
+
+        def gap() -> float:
+            gaps = self.noise.perturbed.pi_function()(features) - actions
+            return float(np.sqrt(comm.mean(np.array([np.square(gaps).mean()])))[0])
+
+        self.noise.adapt(gap, self.std)
 
     @property
     def figures(self) -> dict[str, float]:

@@ -6,24 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import Sizes, option
+from baselines_lite.common.config import ReplayConfig, Sizes, option
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ReplayConfig):
     """Counts are per rank unless they say otherwise; exploration and schedules go by the global steps."""
 
-    num_env: int = option(1, "environments per rank", low=1)
-    nsteps: int = option(100, "steps per environment between two rows of the log; a multiple of train_freq", low=1)
+    nsteps: int = option(100, "steps of every environment between two rows of the log; a multiple of train_freq", low=1)
     train_freq: int = option(1, "steps of every environment between two gradient steps", low=1)
-    batch_size: int = option(32, "transitions per gradient step and rank", low=1)
     buffer_size: int = option(50_000, "transitions in the replay buffer", low=1)
-    learning_starts: int = option(1000, "environment steps, over all ranks, before the first gradient step", low=0)
     target_network_update_freq: int = option(500, "environment steps, over all ranks, between two copies of the "
                                              "network to the target network", low=1)
-    gamma: float = option(0.99, "discount", low=0, high=1)
     lr: Schedule = option(Schedule("5e-4"), "Adam's learning rate", low=0)
     adam_epsilon: float = option(1e-8, "Adam's epsilon", above=0)
     max_grad_norm: float | None = option(10.0, "the averaged gradient is scaled down to this norm; none: off", above=0)
@@ -31,7 +27,6 @@ class Config:
     exploration_initial_eps: float = option(1.0, "probability of a random action at the start", low=0, high=1)
     exploration_final_eps: float = option(0.02, "probability of a random action afterwards", low=0, high=1)
     double_q: bool = option(True, "the network chooses the action that the target network values")
-    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
     hiddens: Sizes | None = option(Sizes("256"), "units of the layers between network and action values; none: no such")
     dueling: bool = option(True, "separate streams for the state's value and the actions' advantages")
     prioritized_replay: bool = option(False, "draw transitions with large errors more often")
@@ -40,23 +35,11 @@ class Config:
                                              high=1)
     prioritized_replay_eps: float = option(1e-6, "added to every error", above=0)
     param_noise: bool = option(False, "explore by noise on the network's parameters instead of random actions")
-    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
-                             "'terminal' as the original, which takes a time limit for death",
-                             choices=("bootstrap", "terminal"))
 
     def check(self) -> None:
-        """Raises UserError for values that do not go together."""
+        super().check()
         if self.nsteps % self.train_freq:
             raise UserError(f"nsteps={self.nsteps} must be a multiple of train_freq={self.train_freq}")
-        if self.buffer_size < max(self.batch_size, self.num_env):
-            raise UserError(f"buffer_size={self.buffer_size} is less than batch_size={self.batch_size} or "
-                            f"num_env={self.num_env}")
-
-    def check_budget(self, num_timesteps: int) -> None:
-        """Raises UserError for a budget that would train nothing."""
-        if num_timesteps <= self.learning_starts:
-            raise UserError(f"num_timesteps={num_timesteps} would train nothing: the first learning_starts="
-                            f"{self.learning_starts} steps only fill the replay buffer")
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,18 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.mpi_optimizer import Vectors
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy
 from baselines_lite.common.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, Transitions
-from baselines_lite.common.replay_collector import ReplayCollector, frame_of
+from baselines_lite.common.replay_collector import Explore, ReplayCollector, frame_of
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.deepq.config import PRESETS, Config
 
-STATS = ("value_loss", "mean_q", "explained_variance")
+STATS = ("explained_variance", "policy_loss", "value_loss", "mean_q")
 
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> Policy:
@@ -44,22 +42,23 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
         collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,
                                     cut_is_death=cfg.time_limit == "terminal")
-        update = Update(policy, q_policy(exp, policy.network_options), MpiAdam(
-            policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm), cfg)
-        explore = (NoisyExplorer if cfg.param_noise else Explorer)(exp)
+        update = Update(policy, MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
+                                        max_grad_norm=cfg.max_grad_norm), cfg)
+        explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp)
         rng, steps = stream(run.seed, "replay", comm.rank), cfg.train_freq * cfg.num_env * comm.size
         done = 0  # environment steps over all ranks
         while not exp.finished:
             found = []
             for _ in range(cfg.nsteps // cfg.train_freq):
-                epsilon = exploration(cfg, done / run.num_timesteps)
-                collector.collect(cfg.train_freq, explore(epsilon))
-                if done // cfg.target_network_update_freq != (done + steps) // cfg.target_network_update_freq:
-                    update.copy_to_target()
+                collector.collect(cfg.train_freq, explorer.actor(exploration(cfg, done / exp.horizon)))
                 done += steps
-                if done >= cfg.learning_starts:
-                    found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / run.num_timesteps))
-            exp.log(collector.drain(), figures(found, cfg, epsilon, policy.num_actions) | explore.figures)
+                if done > cfg.learning_starts:
+                    found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / exp.horizon))
+                    explorer.renew()
+                if done // cfg.target_network_update_freq > (done - steps) // cfg.target_network_update_freq:
+                    update.copy_to_target()
+            explorer.adapt(buffer[buffer.sample(rng, cfg.batch_size)].obs)
+            exp.log(collector.drain(), figures(found) | explorer.figures | {"gradient_steps": float(len(found))})
         return policy
 
 
@@ -74,9 +73,8 @@ def q_policy(exp: Experiment, network_options: dict[str, Any]) -> QPolicy:
 def replay_buffer(exp: Experiment) -> ReplayBuffer:
     """The replay buffer of one rank. Raises UserError where it does not fit into memory."""
     cfg = exp.config
-    stack = exp.atari.frame_stack if exp.atari is not None else 1
-    options = dict(stack=stack, ranks=exp.comm.local_size)
-    place = (cfg.buffer_size, cfg.num_env, frame_of(exp.policy.encoder, stack), np.zeros((), np.int64))
+    options = dict(stack=exp.frame_stack, ranks=exp.comm.local_size)
+    place = (cfg.buffer_size, cfg.num_env, frame_of(exp.policy.encoder, exp.frame_stack), np.zeros((), np.int64))
     if not cfg.prioritized_replay:
         return ReplayBuffer(*place, **options)
     return PrioritizedReplayBuffer(*place, **options, alpha=cfg.prioritized_replay_alpha,
@@ -94,48 +92,66 @@ class Explorer:
 
     def __init__(self, exp: Experiment) -> None:
         self.policy, self._noise = exp.policy, stream(exp.run.seed, "noise", exp.comm.rank)
+        self.renew()
 
-    def __call__(self, epsilon: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """A function from features [N, ...] to actions [N] with the present weights."""
-        policy, q = self.policy, self.policy.q_function()
-        return lambda features, firsts: policy.choose(q, features, policy.noise(self._noise, (len(features),)), epsilon)
+    def renew(self) -> None:
+        """Takes in the policy's present parameters."""
+        self._q = self.policy.q_function()
+
+    def actor(self, epsilon: float) -> Explore:
+        """A function from features [N, ...] to actions [N]."""
+        self._epsilon, policy = epsilon, self.policy
+        return lambda features, firsts: policy.choose(self._q, features, policy.noise(self._noise, (len(features),)),
+                                                      epsilon)
+
+    def adapt(self, obs: np.ndarray) -> None:
+        """Takes in observations [B, ...] of a minibatch, after each row of the log."""
 
     @property
     def figures(self) -> dict[str, float]:
         """What to log."""
-        return {}
+        K, share = self.policy.num_actions, self._epsilon / self.policy.num_actions
+        entropy = -sum(p * np.log(p) for p in [1 - self._epsilon + share] + [share] * (K - 1) if p > 0)
+        return {"entropy": float(entropy), "epsilon": self._epsilon}
 
 
 class NoisyExplorer(Explorer):
-    """Greedy actions of a policy with noise on its parameters, drawn anew where an episode begins.
+    """Greedy actions of a policy with noise on its parameters, one draw for all environments.
 
-    The noise is kept at the strength at which the policies' softmax distributions differ as much as the greedy policy
-    and the epsilon-greedy one would: KL = -log(1 - epsilon + epsilon / K) nats (Plappert et al. 2018, appendix C.1).
+    It is drawn anew where an episode begins and after each row of the log, when its strength is adapted: so that the
+    softmax distributions of the two policies differ as much as the greedy policy and the epsilon-greedy one would,
+    KL = -log(1 - epsilon + epsilon / K) nats (Plappert et al. 2018, appendix C.1).
     """
 
     def __init__(self, exp: Experiment) -> None:
+        self.noise = ParameterNoise(exp.policy, q_policy(exp, exp.policy.network_options),
+                                    stream(exp.run.seed, "parameter noise", exp.comm.rank), std=0.01)
         super().__init__(exp)
-        self.noise = ParameterNoise(exp.policy, q_policy(exp, exp.policy.network_options), self._noise, std=0.01)
+        self._redraw()
+
+    def _redraw(self) -> None:
         self.noise.perturb()
+        self._noisy = self.noise.perturbed.q_function()
+
+    def actor(self, epsilon: float) -> Explore:
+        self._epsilon = epsilon
+
+        def act(features: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+            if firsts.any():
+                self._redraw()
+            return self._noisy(features).argmax(axis=-1)
+
+        return act
+
+    def adapt(self, obs: np.ndarray) -> None:
+        features = features_of(self.policy, tf.constant(obs)).numpy()
+        self.noise.adapt(lambda: mean_kl(self._q(features), self.noise.perturbed.q_function()(features)),
+                         -np.log(1 - self._epsilon + self._epsilon / self.policy.num_actions))
+        self._redraw()
 
     @property
     def figures(self) -> dict[str, float]:
-        return {"param_noise_std": self.noise.std}
-
-    def __call__(self, epsilon: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        wanted = -np.log(1 - epsilon + epsilon / self.policy.num_actions)
-        plain, noisy = self.policy.q_function(), self.noise.perturbed.q_function()
-
-        def act(features: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-            nonlocal noisy
-            if firsts.any():
-                self.noise.perturb()
-                noisy = self.noise.perturbed.q_function()
-            q = noisy(features)
-            self.noise.adapt(mean_kl(plain(features), q), wanted)
-            return q.argmax(axis=-1)
-
-        return act
+        return {"entropy": float("nan"), "param_noise_std": self.noise.std}
 
 
 def mean_kl(q: np.ndarray, other: np.ndarray) -> float:
@@ -144,30 +160,27 @@ def mean_kl(q: np.ndarray, other: np.ndarray) -> float:
     return float((np.exp(logp) * (logp - log_other)).sum(axis=-1).mean())
 
 
-def figures(found: list[np.ndarray], cfg: Config, epsilon: float, num_actions: int) -> dict[str, float]:
-    """What to log of gradient steps with STATS each, and of the epsilon-greedy policy."""
+def figures(found: list[np.ndarray]) -> dict[str, float]:
+    """What to log of gradient steps with STATS each."""
     means = np.mean(found, axis=0) if found else np.full(len(STATS), np.nan)
-    value_loss, mean_q, explained = means.tolist()
-    share = epsilon / num_actions
-    entropy = -sum(p * np.log(p) for p in [1 - epsilon + share] + [share] * (num_actions - 1) if p > 0)
-    return {"explained_variance": explained, "policy_loss": float("nan"), "value_loss": value_loss,
-            "entropy": float(entropy), "mean_q": mean_q, "epsilon": epsilon, "gradient_steps": float(len(found))}
+    return dict(zip(STATS, means.tolist(), strict=True))
 
 
 class Update:
-    """Gradient steps on minibatches of a replay buffer, and the target network."""
+    """Gradient steps on minibatches of a replay buffer, and the target network's parameters."""
 
-    def __init__(self, policy: QPolicy, target: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
-        self.policy, self.target, self.optimizer, self.cfg = policy, target, optimizer, cfg
+    def __init__(self, policy: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
+        self.policy, self.optimizer, self.cfg = policy, optimizer, cfg
+        self.target = [tf.Variable(x, trainable=False) for x in optimizer.parts.join(optimizer.parameters)]
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._step = tf.function(self._gradient_step, jit_compile=alone and xla)
         self._gradient = tf.function(self._loss_gradient, jit_compile=not alone and xla)
         self._apply = tf.function(optimizer.step, jit_compile=True)
-        self.copy_to_target()
 
     def copy_to_target(self) -> None:
         """Q' <- Q."""
-        set_flat(self.target.trainable_variables, get_flat(self.policy.trainable_variables))
+        for variable, x in zip(self.target, self.optimizer.parts.join(self.optimizer.parameters), strict=True):
+            variable.assign(x)
 
     def __call__(self, buffer: ReplayBuffer, rng: np.random.Generator, lr: float, remaining: float) -> np.ndarray:
         """One step on a minibatch from the buffer, whose priorities it renews; returns its STATS."""
@@ -189,32 +202,35 @@ class Update:
 
     def _gradient_step(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         state = self.optimizer.state()
-        g, stats, errors = self._gradient(state.theta, *inputs[:-1])
+        g, stats, errors = self._gradient(state.theta, [v.read_value() for v in self.target], *inputs[:-1])
         g, stats = self.optimizer.average(g, stats)
         self.optimizer.assign(self._apply(state, g, inputs[-1]))
         return errors, stats
 
-    def _loss_gradient(self, theta: Vectors, *batch: tf.Tensor) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
-        """(gradient, STATS, errors [B]) at the parameters theta."""
+    def _loss_gradient(self, theta: Vectors, target: Vectors, *batch: tf.Tensor
+                       ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
+        """(gradient, STATS, errors [B]) at the parameters theta, with those of the target network."""
+        batch, weights = Transitions(*batch[:-1]), batch[-1]
+        with self.optimizer.parts.at(self.policy, target):
+            q_next = self.policy.q(features_of(self.policy, batch.next_obs))
         with tf.GradientTape() as tape:
             tape.watch(theta)
             with self.optimizer.parts.at(self.policy, theta):
-                loss, errors, stats = loss_and_stats(self.policy, self.target, self.cfg, *batch)
+                loss, errors, stats = loss_and_stats(self.policy, self.cfg, batch, weights, q_next)
         return tape.gradient(loss, theta), stats, errors
 
 
-def loss_and_stats(policy: QPolicy, target: QPolicy, cfg: Config, obs: tf.Tensor, actions: tf.Tensor,
-                   rewards: tf.Tensor, next_obs: tf.Tensor, terminated: tf.Tensor, weights: tf.Tensor
+def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf.Tensor, q_next: tf.Tensor
                    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The weighted loss, the errors Q(s, a) - y [B] and the figures STATS of transitions [B, ...]."""
-    features, next_features = features_of(policy, obs), features_of(policy, next_obs)
-    q_next = target.q(next_features)
-    y = td_targets(rewards, terminated, q_next, policy.q(next_features) if cfg.double_q else q_next, cfg.gamma)
-    q = losses.pick(policy.q(features), actions)
-    errors = q - tf.stop_gradient(y)
+    """The weighted loss, the errors Q(s, a) - y [B] and the figures STATS; q_next: the target network's Q(s', .)."""
+    chooser = policy.q(features_of(policy, batch.next_obs)) if cfg.double_q else q_next
+    y = tf.stop_gradient(td_targets(batch.rewards, batch.terminated, q_next, chooser, cfg.gamma))
+    q = losses.pick(policy.q(features_of(policy, batch.obs)), batch.actions)
+    errors = q - y
     loss = tf.reduce_mean(weights * losses.huber(errors))
     explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y), 1e-12)
-    return loss, errors, tf.stack([loss, tf.reduce_mean(q), explained])
+    nothing = tf.constant(float("nan"), loss.dtype)  # there is no loss of a policy
+    return loss, errors, tf.stack([explained, nothing, loss, tf.reduce_mean(q)])
 
 
 def td_targets(rewards: tf.Tensor, terminated: tf.Tensor, q_next: tf.Tensor, chooser: tf.Tensor, gamma: float

@@ -1,5 +1,7 @@
 """Deep Q-learning's targets, loss, network and exploration against figures worked out by hand."""
 
+import csv
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.q_policy import QPolicy
 from baselines_lite.common.replay_buffer import Transitions
-from baselines_lite.deepq.config import PRESETS, Config
+from baselines_lite.deepq.config import Config
 from baselines_lite.deepq.deepq import Update, exploration, features_of, mean_kl, td_targets
 
 BOX, THREE = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(3, start=5)
@@ -76,14 +78,11 @@ def batch_of(rng, size, dtype=np.float64):
 
 @pytest.mark.parametrize("double_q", [True, False])
 def test_a_weighted_step_of_a_linear_q_by_hand(double_q):
-    def make():
-        return QPolicy(BOX, THREE, network_options={"num_layers": 0}, hiddens=None, dueling=False, dtype=tf.float64)
-
-    policy, rng = make(), np.random.default_rng(5)
+    policy, rng = QPolicy(BOX, THREE, network_options={"num_layers": 0}, hiddens=None, dueling=False,
+                          dtype=tf.float64), np.random.default_rng(5)
     w, w_target = rng.normal(size=(2, 4, 3))
     policy.a_head.layers[0].w.assign(w_target)
-    update = Update(policy, make(), MpiAdam(policy.trainable_variables, Comm()), Config(gamma=0.9, double_q=double_q))
-    np.testing.assert_array_equal(*(get_flat(p.trainable_variables) for p in (policy, update.target)))  # Q' <- Q
+    update = Update(policy, MpiAdam(policy.trainable_variables, Comm()), Config(gamma=0.9, double_q=double_q))
     policy.a_head.layers[0].w.assign(w)
     batch, weights = batch_of(rng, 6), rng.random(6)
     rows = np.arange(6)
@@ -91,14 +90,15 @@ def test_a_weighted_step_of_a_linear_q_by_hand(double_q):
     y = batch.rewards + 0.9 * ~batch.terminated * (batch.next_obs @ w_target)[rows, best]
     errors = (batch.obs @ w)[rows, batch.actions] - y
     gradient = batch.obs.T @ (np.eye(3)[batch.actions] * (weights * np.clip(errors, -1, 1))[:, None]) / 6
-    (vector,), _, _ = update._gradient(update.optimizer.state().theta, *map(tf.constant, batch), tf.constant(weights))
+    (vector,), _, _ = update._gradient(update.optimizer.state().theta, update.target, *map(tf.constant, batch),
+                                       tf.constant(weights))
     np.testing.assert_allclose(vector[3:15], gradient.ravel(), atol=1e-12)  # behind the biases
     found, _ = update.step(batch, weights, 0.01)
     np.testing.assert_allclose(found, errors, atol=1e-12)
     np.testing.assert_allclose(policy.a_head.layers[0].w, w - 0.01 * np.sign(gradient), atol=1e-6)  # Adam's first step
-    np.testing.assert_array_equal(update.target.a_head.layers[0].w, w_target)
+    np.testing.assert_array_equal(update.target[0][3:], w_target.ravel())
     update.copy_to_target()
-    np.testing.assert_array_equal(update.target.a_head.layers[0].w, policy.a_head.layers[0].w)
+    np.testing.assert_array_equal(update.target[0], get_flat(policy.trainable_variables))
 
 
 def test_stacked_frames_become_pictures():
@@ -115,9 +115,7 @@ def test_parameter_noise_leaves_layer_norm_and_finds_its_strength():
     q = policy.q_function()(features)
     distances = []
     for _ in range(400):
-        noise.perturb()
-        distances.append(mean_kl(q, noisy.q_function()(features)))
-        noise.adapt(distances[-1], 0.05)
+        noise.adapt(lambda: distances.append(mean_kl(q, noisy.q_function()(features))) or distances[-1], 0.05)
     assert 0.03 < np.mean(distances[-100:]) < 0.1
     for mine, theirs in zip(policy.trainable_variables, noisy.trainable_variables, strict=True):
         assert np.array_equal(mine, theirs) == ("/ln" in mine.name), mine.name
@@ -136,11 +134,35 @@ def test_the_file_gives_the_policy_back(tmp_path):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"nsteps": 10, "train_freq": 4}, "multiple of train_freq=4"), ({"num_timesteps": 900}, "would train nothing"),
-    ({"buffer_size": 8}, "buffer_size=8 is less than batch_size=32"), ({"hiddens": "a,b"}, "no layer sizes"),
+    ({"buffer_size": 8}, "buffer_size=8 must be at least 100"), ({"hiddens": "a,b"}, "no layer sizes"),
     ({"network": "lstm"}, "does not support")])
 def test_what_cannot_be_meant_is_refused(options, message):
     from baselines_lite import deepq
 
     with pytest.raises(UserError, match=message):
         deepq.learn("CartPole-v1", options.pop("num_timesteps", 2000), **options)
-    assert PRESETS
+
+
+def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(tmp_path, monkeypatch):
+    from baselines_lite import deepq
+    from baselines_lite.deepq.deepq import Update as Real
+
+    copies = []
+    monkeypatch.setattr(Real, "copy_to_target", lambda self: copies.append(1))
+    deepq.learn("CartPole-v1", 1200, num_env=2, nsteps=50, train_freq=5, learning_starts=300, buffer_size=1000,
+                target_network_update_freq=250, log_path=str(tmp_path), print_interval=1e9)
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["gradient_steps"]) for row in rows] == [0, 0, 0] + [10] * 9  # of 100 steps each
+    assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.02
+
+
+@pytest.mark.parametrize("options", [{}, {"prioritized_replay": True}])
+def test_parameter_noise_neither_explodes_nor_dies(options, tmp_path):
+    from baselines_lite import deepq
+
+    deepq.learn("CartPole-v1", 4000, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9,
+                **options)
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        stds = [float(row["param_noise_std"]) for row in csv.DictReader(file)]
+    assert min(stds) > 0.005 and max(stds) < 0.1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from baselines_lite import UserError
-from baselines_lite.common import replay_buffer
+from baselines_lite.common import memory
 from baselines_lite.common.replay_buffer import Index, PrioritizedReplayBuffer, ReplayBuffer, SegmentTree
 
 ACTION = np.zeros((), np.int64)
@@ -141,10 +141,25 @@ def test_the_tree_finds_what_a_cumulative_sum_does():
 
 
 def test_a_buffer_that_does_not_fit_is_refused_before_anything_is_taken(monkeypatch):
-    monkeypatch.setattr(replay_buffer, "available", lambda: 7e9)
+    monkeypatch.setattr(memory, "available", lambda: 8e9)
     frame = np.zeros((84, 84), np.uint8)
-    assert ReplayBuffer(900_000, 8, frame, ACTION, stack=4).nbytes < 7e9
-    with pytest.raises(UserError, match=r"buffer_size=1000000 takes 7\.1 GB here .* 7\.0 GB are free"):
+    assert 6.3e9 < ReplayBuffer(900_000, 8, frame, ACTION, stack=4).nbytes < 7e9
+    with pytest.raises(UserError, match=r"buffer_size=1000000 needs 8\.1 GB here.* 8\.0 GB are free"):
         ReplayBuffer(1_000_000, 1, frame, ACTION, stack=4)
     with pytest.raises(UserError, match="2 rank"):
         ReplayBuffer(500_000, 1, frame, ACTION, stack=4, ranks=2)
+
+
+def test_where_nothing_can_be_drawn_drawing_still_ends():
+    for kind, options in ((ReplayBuffer, {}), (PrioritizedReplayBuffer, dict(alpha=0.6, epsilon=1e-2))):
+        buffer = kind(20, 2, np.zeros(1, np.float32), ACTION, **options)
+        buffer.begin(np.zeros((2, 1)))
+        buffer.add(np.zeros(2), np.zeros(2), np.zeros(2, bool), np.zeros((2, 1)), np.zeros(2, bool), None, False)
+        index = buffer.sample(np.random.default_rng(0), 5)
+        assert len(buffer[index].rewards) == 5 and (buffer[index].rewards == 0).all()
+        if kind is PrioritizedReplayBuffer:
+            assert (buffer.weights(index, 0.4) == 1).all()
+
+
+def test_memory_of_this_machine_is_known():
+    assert 1e8 < memory.available() < 1e14

@@ -156,10 +156,10 @@ def replay_steps_of_one_rank_equal_two(name):
     def run(columns, comm):
         part = Transitions(*(array[:, columns] for array in data))
         if name == "deepq":
-            policy, target = (QPolicy(box, choice, seed=s, dtype=tf.float64) for s in (0, 1))
-            update = DeepqUpdate(policy, target, MpiAdam(policy.trainable_variables, comm, max_grad_norm=0.1),
+            policy = QPolicy(box, choice, seed=0, dtype=tf.float64)
+            update = DeepqUpdate(policy, MpiAdam(policy.trainable_variables, comm, max_grad_norm=0.1),
                                  deepq_config.Config())
-            stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][:2]
+            stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][2:]
                      for i in range(S)]
         else:
             policy = DeterministicPolicy(box, box, seed=0, dtype=tf.float64)
