@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 from types import ModuleType
 
 from baselines_lite.common.errors import UserError, unknown

@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from baselines_lite.a2c.config import PRESETS, Config
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Batch, Minibatches, training_data
+from baselines_lite.common.minibatch import Minibatches, training_data
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.returns import explained_variance, gae
@@ -38,7 +37,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         noise_rank = comm.rank if cfg.streams == "rank" else 0
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
-        step = Minibatches(policy, optimizer, lambda batch, _: loss_and_stats(policy, cfg, batch), STATS)
+        step = Minibatches(policy, optimizer, lambda batch, _: losses.actor_critic_loss(
+            policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
                               merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         length = cfg.nsteps if policy.recurrent else 1
@@ -53,13 +53,3 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             stats = step(data, everything, rates["lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
-
-
-def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """The loss and the figures STATS. Advantages are not standardised; the value's error is not halved."""
-    pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
-    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
-    value_loss = tf.reduce_mean(2 * losses.value_loss(vpred, batch["returns"]))
-    entropy = tf.reduce_mean(pd.entropy())
-    loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
-    return loss, tf.stack([policy_loss, value_loss, entropy])

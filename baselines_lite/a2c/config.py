@@ -18,7 +18,7 @@ class Config(ActorCriticConfig):
     nsteps: int = option(5, "steps per environment and update", low=1)
     lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
     lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
-    rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, high=1)
+    rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, below=1)
     rms_epsilon: float = option(1e-5, "RMSProp's epsilon, inside the root", above=0)
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0)

@@ -18,7 +18,7 @@ class Config(RolloutConfig):
     num_env: int = option(16, "environments per rank", low=1)
     nsteps: int = option(20, "steps per environment and batch, also the length of a replayed segment", low=1)
     lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
-    rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, high=1)
+    rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, below=1)
     rms_epsilon: float = option(1e-5, "RMSProp's epsilon, inside the root", above=0)
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
     q_coef: float = option(0.5, "weight of the loss of the action values", low=0)

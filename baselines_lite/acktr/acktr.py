@@ -38,7 +38,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     with Experiment("acktr", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
-        kfac = Kfac(policy, comm, lambda batch: loss_and_stats(policy, cfg, batch),
+        kfac = Kfac(policy, comm, lambda batch: losses.actor_critic_loss(policy, batch, cfg.ent_coef, cfg.vf_coef),
                     lambda batch: log_likelihood(policy, cfg, batch), STATS, kfac_clip=cfg.kfac_clip,
                     momentum=cfg.momentum, stats_decay=cfg.stats_decay, damping=cfg.damping,
                     stats_every=cfg.stats_every, inverse_every=cfg.inverse_every, cold_iter=cfg.cold_iter,
@@ -56,16 +56,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             stats = kfac.update(training_data(policy, rollout, advs=advs, returns=returns), rates["lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
-
-
-def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-    """A2C's loss and the figures STATS."""
-    pd, vpred = policy.evaluate(batch["obs"])
-    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
-    value_loss = tf.reduce_mean(2 * losses.value_loss(vpred, batch["returns"]))
-    entropy = tf.reduce_mean(pd.entropy())
-    loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
-    return loss, tf.stack([policy_loss, value_loss, entropy])
 
 
 def log_likelihood(policy: ActorCritic, cfg: Config, batch: Batch) -> tf.Tensor:

@@ -20,9 +20,9 @@ class Config(ActorCriticConfig):
     standardize_advs: bool = option(False, "standardise advantages over the batch")
     lr: Schedule = option(Schedule("linear:0.25"), "largest step along the natural gradient", low=0)
     kfac_clip: float = option(0.001, "bound on lr^2 gradient . step, twice the KL of an update", above=0)
-    momentum: float = option(0.9, "momentum of the natural gradient", low=0, high=1)
+    momentum: float = option(0.9, "momentum of the natural gradient", low=0, below=1)
     damping: float = option(0.01, "damping of the Fisher matrix", above=0)
-    stats_decay: float = option(0.99, "decay of the running Kronecker factors", low=0, high=1)
+    stats_decay: float = option(0.99, "decay of the running Kronecker factors", low=0, below=1)
     stats_every: int = option(1, "updates between two statistics", low=1)
     stats_examples: int | None = option(None, "examples of a batch that the statistics use; none: all", low=1)
     stats_positions: int | None = option(None, "output positions of a convolution that they use, evenly spread; none: "
@@ -36,6 +36,13 @@ class Config(ActorCriticConfig):
     max_grad_norm: float | None = option(0.5, "norm of the gradient of the first updates; none: as it is", above=0)
     value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
+
+
+    def check_policy(self, policy: Any) -> None:
+        """Raises UserError for a network that KFAC does not support."""
+        from baselines_lite.common.kfac import layers_of
+
+        layers_of(policy)
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

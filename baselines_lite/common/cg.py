@@ -16,26 +16,26 @@ class Solution(NamedTuple):
 
 
 def conjugate_gradient(product: Callable[[np.ndarray], np.ndarray], b: np.ndarray, iterations: int = 10,
-                       tolerance: float = 1e-10) -> Solution:
+                       tolerance: float = 1e-10, agree: Callable[[float], float] = lambda number: number) -> Solution:
     """Solves A x = b for a symmetric positive definite A [P, P] given as the function v -> A v (Hestenes and Stiefel).
 
     Exact after P iterations but for rounding; stops early once the squared residual is below `tolerance`, or where A
-    has no curvature along the search direction. In float64. Where `product` is a collective, all ranks stop together,
-    since they see the same numbers.
+    has no curvature along the search direction. In float64. Where `product` is a collective, `agree` is to give all
+    ranks the same of a number that their processors may have rounded differently: then they stop together.
     """
     x, r = np.zeros_like(b, np.float64), np.array(b, np.float64)
-    p, rr = r.copy(), float(r @ r)
+    p, rr = r.copy(), agree(float(r @ r))
     for _ in range(iterations):
         if rr < tolerance:
             break
         Ap = np.asarray(product(p.astype(b.dtype)), np.float64)
-        curvature = float(p @ Ap)
+        curvature = agree(float(p @ Ap))
         if not curvature > 0:  # singular, indefinite or not a number: the best so far stands
             break
         step = rr / curvature
         x += step * p
         r -= step * Ap
-        rr, before = float(r @ r), rr
+        rr, before = agree(float(r @ r)), rr
         p = r + (rr / before) * p
     return Solution(x.astype(b.dtype), rr)
 
@@ -45,7 +45,6 @@ class Search(NamedTuple):
 
     theta: np.ndarray
     fraction: float
-    tries: int
 
 
 def line_search(evaluate: Callable[[np.ndarray], tuple[float, float]], theta: np.ndarray, step: np.ndarray,
@@ -57,11 +56,11 @@ def line_search(evaluate: Callable[[np.ndarray], tuple[float, float]], theta: np
     the improvement positive and at least `accept_ratio` of what is `expected` of that fraction of the full step.
     """
     fraction = 1.0
-    for k in range(tries):
+    for _ in range(tries):
         point = theta + (fraction * step).astype(theta.dtype)
         improvement, kl = evaluate(point)
         good = np.isfinite(improvement) and np.isfinite(kl)
         if good and kl <= max_kl and improvement > 0 and improvement >= accept_ratio * fraction * expected:
-            return Search(point, fraction, k + 1)
+            return Search(point, fraction)
         fraction *= shrink
-    return Search(theta, 0.0, tries)
+    return Search(theta, 0.0)

@@ -21,10 +21,10 @@ from baselines_lite.common.schedules import Schedule
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, above: float | None = None,
-           choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field with its meaning and allowed values: low <= value <= high, above < value, or one of choices."""
-    rules = dict(help=help, low=low, high=high, above=above, choices=choices)
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
+           above: float | None = None, below: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with its meaning and allowed values: low <= it <= high, above < it < below, one of choices."""
+    rules = dict(help=help, low=low, high=high, above=above, below=below, choices=choices)
     return dataclasses.field(default=default, metadata=rules)
 
 
@@ -365,6 +365,8 @@ def check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise UserError(f"{name} must be at most {rules['high']}, not {value}")
     if rules.get("above") is not None and number <= rules["above"]:
         raise UserError(f"{name} must be greater than {rules['above']}, not {value}")
+    if rules.get("below") is not None and number >= rules["below"]:
+        raise UserError(f"{name} must be less than {rules['below']}, not {value}")
 
 
 def override(config: Any, values: Mapping[str, Any]) -> Any:

@@ -63,6 +63,7 @@ class Experiment:
         self.window = EpisodeWindow()
         values = {**options, "num_timesteps": total_timesteps}
         self.comm.together(lambda: self._prepare(config_type, presets, env, values))
+        self._check_alike()
         self.comm.together(self._open_logger, root_only=True)
         self._start_row()
 
@@ -103,6 +104,15 @@ class Experiment:
         self.planned_updates = self.run.num_timesteps // self.batch
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
         self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
+
+    def _check_alike(self) -> None:
+        """Raises UserError on all ranks if their settings differ: they would wait for each other for ever."""
+        own = {k: v for k, v in to_dict(self.run).items() if not k.endswith("_path")} | to_dict(self.config)
+        all_ranks = self.comm.gather(own)
+        for name, value in own.items():
+            if any(settings[name] != value for settings in all_ranks):
+                raise UserError(f"the ranks' settings differ: {name} is {[settings[name] for settings in all_ranks]}; "
+                                f"give --{name}")
 
     def _open_logger(self) -> None:
         if self.save_path and not writable(Path(self.save_path).parent):

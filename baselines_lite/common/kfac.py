@@ -9,7 +9,7 @@ A (x) G with A = mean(a a^T) and G = mean(g g^T). The stages of an update:
     inverses       (A + pi sqrt(damping) I)^-1 and (G + sqrt(damping) / pi I)^-1, now and then
     precondition   D = A^-1 V' G^-1 for the gradient V' of each layer
     KL clip        D scaled down so that lr^2 sum(V' . D), twice the KL of the step, is at most kfac_clip
-    apply          momentum; theta <- theta - lr D
+    apply          velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def damped_inverses(factors: Factors, damping: float) -> Factors:
     pi = np.sqrt(mean_a / mean_g) if mean_a > 0 and mean_g > 0 else 1.0
     root, found = np.sqrt(damping), []
     for f, shift in zip(factors, (pi * root, root / pi), strict=True):
-        exact = f.astype(np.float64 if len(f) <= LARGE else f.dtype)
-        found.append(np.linalg.inv(exact + np.asarray(shift * np.eye(len(f)), exact.dtype)).astype(f.dtype))
+        damped = np.array(f, np.float64 if len(f) <= LARGE else f.dtype)
+        damped[np.diag_indices(len(f))] += shift
+        found.append(np.linalg.inv(damped).astype(f.dtype))
     return Factors(*found)
 
 
@@ -98,7 +99,7 @@ class Inverter:
     """Computes the damped inverses of all layers, each layer on one rank, and swaps them in all at once.
 
     Synchronous: `refresh` returns when they are there. Asynchronous: it hands a copy of the factors to a thread and
-    returns; a later `refresh` swaps the results in, once all ranks' threads have finished.
+    returns; `poll` swaps the results in, once all ranks' threads have finished.
     """
 
     def __init__(self, comm: Comm, damping: float, asynchronous: bool) -> None:
@@ -117,20 +118,24 @@ class Inverter:
         return owner
 
     def refresh(self, factors: Sequence[Factors]) -> None:
-        """Brings the inverses up to date with the factors: now, or when the thread is done."""
+        """Brings the inverses up to date with the factors: now, or at a `poll` when a thread is done."""
+        if self._thread is not None:
+            return  # the last ones are not there yet
         owner = self.owners(factors)
         if not self.asynchronous:
             self._invert(copies_of(factors), owner)
             self._exchange(owner)
             return
-        if self._thread is not None:
-            busy = self.comm.sum(np.array([float(self._thread.is_alive())]))[0] > 0  # the same on every rank
-            if busy:
-                return
-            self._thread.join()
-            self._exchange(owner)
         self._thread = threading.Thread(target=self._invert, args=(copies_of(factors), owner), daemon=True)
         self._thread.start()
+
+    def poll(self, factors: Sequence[Factors]) -> None:
+        """Swaps in what a thread has computed, if all ranks' threads are done. A collective while they run."""
+        if self._thread is None or self.comm.sum(np.array([float(self._thread.is_alive())]))[0] > 0:
+            return
+        self._thread.join()
+        self._thread = None
+        self._exchange(self.owners(factors))
 
     def _invert(self, factors: Sequence[Factors], owner: list[int]) -> None:
         self._mine = {i: damped_inverses(pair, self.damping) for i, pair in enumerate(factors)
@@ -170,14 +175,29 @@ Loss = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]  # -> loss [], figures to 
 LogLikelihood = Callable[[Batch], tf.Tensor]  # -> sum over examples of log p(outputs), outputs drawn from the policy
 
 
+def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[tf.Variable]]:
+    """A policy's layers, and its variables: w and b of each, then the log standard deviation if it has one.
+
+    Raises UserError for a network with other parameters.
+    """
+    layers: list[Layer] = [m for m in policy.submodules if isinstance(m, Dense | Conv)]
+    variables = [v for layer in layers for v in (layer.w, layer.b)] + ([] if policy.logstd is None else [policy.logstd])
+    known = {id(v) for v in variables}
+    foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
+    if foreign:
+        raise UserError(f"KFAC does not support the network {policy.network}: its {foreign[0]} is no part of a dense "
+                        "or convolutional layer. Use a network of those, or a2c")
+    return layers, variables
+
+
 class Kfac:
     """Steps a policy along its Kronecker-factored natural gradient; see the module's docstring for the stages.
 
     `loss` is what is stepped down; `log_likelihood` that of outputs which the policy's own distributions drew, summed
     over examples: its second moments are the Fisher matrix. The free log standard deviation of a Gaussian is no layer:
-    its Fisher matrix is exactly 2 per dimension and example. The first `cold_iter` updates only gather statistics and
-    take plain momentum steps, their gradient scaled down to `max_grad_norm`. Raises UserError for networks with
-    parameters outside Dense and Conv layers, or with a layer that is used twice.
+    its Fisher matrix is exactly 2 per dimension and example. The first `cold_iter` updates, and those before the first
+    inverses are there, take plain momentum steps, their gradient scaled down to `max_grad_norm`. Raises UserError for
+    networks with parameters outside Dense and Conv layers, or with a layer that is used twice or never.
     """
 
     def __init__(self, policy: ActorCritic, comm: Comm, loss: Loss, log_likelihood: LogLikelihood, stats: Sequence[str],
@@ -192,14 +212,7 @@ class Kfac:
         self.damping, self.max_grad_norm = damping, max_grad_norm
         self.examples, self.positions = examples, positions
         self.rng = rng or np.random.default_rng(0)
-        self.layers: list[Layer] = [m for m in policy.submodules if isinstance(m, Dense | Conv)]
-        self.variables = [v for layer in self.layers for v in (layer.w, layer.b)]
-        self.variables += [] if policy.logstd is None else [policy.logstd]
-        known = {id(v) for v in self.variables}
-        foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
-        if foreign:
-            raise UserError(f"KFAC does not support the network {policy.network}: its {foreign[0]} is no part of a "
-                            "dense or convolutional layer. Use a network of those, or a2c")
+        self.layers, self.variables = layers_of(policy)
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         self.inverter = Inverter(comm, damping, asynchronous)
@@ -218,13 +231,14 @@ class Kfac:
     def update(self, data: Batch, lr: float) -> dict[str, float]:
         """One update on a batch; returns the stats' means over ranks and KFAC's own figures.
 
-        A gradient or a step that is not finite is skipped, on all ranks: `kfac_skipped` counts such updates.
+        A gradient, a step or statistics that are not finite are skipped, on all ranks: `kfac_skipped` counts them.
         """
         self.updates += 1
         *g, figures = average(self.comm, self._gradient(data))
         if self.updates % self.stats_every == 0 or not self.gathered:
             self.gather(data)
         cold = self.updates <= self.cold_iter
+        self.inverter.poll(self.factors)
         if self.gathered and not cold and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
             self.inverter.refresh(self.factors)
         if self.inverter.inverses is not self._seen:
@@ -247,7 +261,9 @@ class Kfac:
         noise = self.rng.choice([-1.0, 1.0], size=len(rows))
         new = average(self.comm, self._statistics(part | {"value_noise": tf.constant(noise, self.policy.dtype)}))
         decay = min(self.stats_decay, 1.0 - 1.0 / (self.gathered + 1))  # a plain mean at first
-        self.gathered += bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
+        merged = bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
+        self.gathered += merged
+        self.skipped += not merged
 
     def _gradient_of(self, data: Batch) -> list[tf.Tensor]:
         """The gradient by each of `variables`, and the stats."""
@@ -260,8 +276,8 @@ class Kfac:
         with tf.GradientTape(watch_accessed_variables=False) as tape, recording(tape) as records:
             total = self._log_likelihood(data)
         seen = {id(layer): (x, y) for layer, x, y in records}
-        if len(seen) < len(records):
-            raise UserError(f"KFAC cannot treat the network {self.policy.network}: a layer is used twice")
+        if len(seen) < len(records) or len(seen) < len(self.layers):
+            raise UserError(f"KFAC does not support the network {self.policy.network}: a layer is used twice, or never")
         gradients = tape.gradient(total, [seen[id(layer)][1] for layer in self.layers])
         parts = []
         for layer, g in zip(self.layers, gradients, strict=True):
@@ -291,7 +307,8 @@ class Kfac:
             D.append(g[-1] / (2.0 + self.damping))
         inner = tf.add_n([tf.reduce_sum(x * y) for x, y in zip(g, D, strict=True)])
         nu = kl_clip(inner, lr, self.kfac_clip)
-        taken = self._apply([nu * x for x in D], lr)
+        # Inverses are positive definite, and so the product is not negative, unless rounding has spoiled them.
+        taken = self._apply([tf.where(inner >= 0, nu, np.nan) * x for x in D], lr)
         return nu, inner, tf.cast(taken, nu.dtype)
 
     def _plain_step(self, g: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:

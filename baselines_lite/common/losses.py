@@ -24,6 +24,19 @@ def value_loss(vpred: tf.Tensor, returns: tf.Tensor) -> tf.Tensor:
     return 0.5 * tf.square(vpred - returns)
 
 
+def actor_critic_loss(policy: ActorCritic, batch: Batch, ent_coef: float, vf_coef: float
+                      ) -> tuple[tf.Tensor, tf.Tensor]:
+    """-mean(log pi(a|s) A) - ent_coef H + vf_coef mean (V - R)^2 of a batch, and [policy loss, value loss, H].
+
+    What a2c and acktr share (1602.01783, section 4). Advantages come as they are; the value's error is not halved.
+    """
+    pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
+    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    error = tf.reduce_mean(2 * value_loss(vpred, batch["returns"]))
+    entropy = tf.reduce_mean(pd.entropy())
+    return policy_loss - ent_coef * entropy + vf_coef * error, tf.stack([policy_loss, error, entropy])
+
+
 def value_fit(policy: ActorCritic, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """mean (V - R)^2 / 2 of a minibatch, as a Minibatches takes it: the loss, and it again to be logged."""
     _, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))

@@ -134,7 +134,10 @@ class MpiComm(Comm):
         return values
 
     def broadcast(self, value: T, root: int = 0) -> T:
-        return self._world.bcast(value, root=root)
+        start = time.perf_counter()
+        value = self._world.bcast(value, root=root)
+        self.seconds += time.perf_counter() - start
+        return value
 
     def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
         result, complaint = None, None

@@ -107,6 +107,12 @@ class Normalize:
         self.obs.merge(merge_over_ranks(Moments.of(obs.reshape(-1, *self.obs.mean.shape)), comm))
         self.freeze()
 
+    def pass_over(self, rewards: np.ndarray, dones: np.ndarray, live: np.ndarray) -> None:
+        """Carries the reward sums on over steps [K, N] that are not to count, where they are `live` [K, N]."""
+        if self.ret is not None:
+            for reward, done, there in zip(rewards, dones, live, strict=True):
+                self._running = np.where(there, self.gamma * (1.0 - done) * (self._running + reward), self._running)
+
     def restart(self) -> None:
         """Forgets the unfinished episodes' reward sums: their environments were reset."""
         self._running = None

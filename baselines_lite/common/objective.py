@@ -32,8 +32,10 @@ class PolicyObjective:
 
     CHUNK = 256  # samples whose scores are held at a time when the Fisher matrix is built
 
-    def __init__(self, policy: ActorCritic, comm: Comm, *, ent_coef: float = 0.0, fisher_every: int = 1) -> None:
-        self.policy, self.comm, self.ent_coef, self.fisher_every = policy, comm, ent_coef, fisher_every
+    def __init__(self, policy: ActorCritic, comm: Comm, *, ent_coef: float = 0.0, fisher_every: int = 1,
+                 num_env: int = 1) -> None:
+        self.policy, self.comm, self.ent_coef = policy, comm, ent_coef
+        self.fisher_every, self.num_env = fisher_every, num_env
         if comm.size > 1:
             set_flat(policy.pi_variables, comm.broadcast(get_flat(policy.pi_variables)))
         xla = policy.prefers_xla
@@ -46,12 +48,14 @@ class PolicyObjective:
         self.batch = {name: batch[name] for name in ("obs", "actions", "logp", "advs")}
         self.theta = get_flat(self.policy.pi_variables)
         self._old = tf.constant(self.theta)
-        self._fisher_batch = {name: array[:: self.fisher_every] for name, array in self.batch.items()}
+        t, n = np.divmod(np.arange(len(batch["advs"])), self.num_env)
+        rows = np.flatnonzero((t + n) % self.fisher_every == 0).astype(np.int32)  # of all environments, in turn
+        self._fisher_batch = {name: tf.gather(array, rows) for name, array in self.batch.items()}
         return self.theta
 
     def assign(self, theta: np.ndarray) -> None:
-        """Gives the policy the parameters theta."""
-        set_flat(self.policy.pi_variables, theta)
+        """Gives the policies of all ranks the parameters theta, as rank 0 has them."""
+        set_flat(self.policy.pi_variables, self.comm.broadcast(theta))
 
     def gradient(self) -> tuple[np.ndarray, Point]:
         """dL / dtheta [P] at theta_old, and the figures there."""

@@ -2,7 +2,7 @@
 
     vectors [N, d]       float32: everything but pictures, side by side
     pictures [N, h, w, c] uint8, channels last: a space that is one picture, for a network with convolutions
-    both [N, k]          uint8: the picture's bytes, then those of the float32 vector; networks.Unpack takes them apart
+    both [N, k]          uint8: the picture's bytes, then those of the float32 vector; networks.Beside takes them apart
 
 Nested Dict and Tuple spaces are laid out in their own order (Gymnasium sorts a plain dict's keys), depth first. A leaf
 becomes columns: Box its numbers, flattened; Discrete(n) a one-hot of n; MultiDiscrete a one-hot for each component;

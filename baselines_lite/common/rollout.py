@@ -69,7 +69,8 @@ class Collector:
     With `log_probs` an ActorQ's log-probabilities of all actions are kept too.
 
     In NEXT_STEP mode the step after an episode's end ignores its action and only resets. Such dead steps are left out;
-    environments with fewer of them run ahead by as many steps, with which the next rollout begins.
+    what environments with fewer of them do meanwhile, beyond the rollout's end, counts for the log only: were it kept
+    for the next rollout, the policy would soon be trained on what much older ones did.
     """
 
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
@@ -87,7 +88,7 @@ class Collector:
         self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
         self._seeds = env_seeds(seed, rank, self.num_env)
         self._start = time.perf_counter()
-        self._time_env = 0.0
+        self._time_env, self._complaint = 0.0, ""
         normalize = policy.normalize
         if (normalize.obs is not None or normalize.ret is not None) and (normalize.obs or normalize.ret).count == 0:
             self._warm_up(stream(seed, "warm up", rank))
@@ -97,13 +98,13 @@ class Collector:
         self._obs = reset(self.venv, self._seeds)
         self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
         self._state = self.policy.initial_state(self.num_env)
-        self._ahead: Rows | None = None  # steps of NEXT_STEP environments that ran ahead; "dead" marks those not wanted
         self.policy.normalize.restart()
 
     def _warm_up(self, rng: np.random.Generator) -> None:
         self._reset()
         self.venv.single_action_space.seed(int(rng.integers(2**31)))
-        rows = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
+        rows, _ = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
+        self.comm.together(lambda: self._check(rows["rewards"], rows["raw"]))
         self.policy.normalize.update(rows["raw"], self.shape_rewards(rows["rewards"]), rows["dones"],
                                      self._statistics_comm)
 
@@ -111,38 +112,48 @@ class Collector:
         """The next `nsteps` steps of every environment."""
         normalize, clock, time_comm, self._time_env = self.policy.normalize, time.perf_counter, self.comm.seconds, 0.0
         start = clock()
-        rows = self._live(self.nsteps, self._steps)
+        rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
-        self.comm.together(lambda: self._check(rewards))
+        self.comm.together(lambda: self._check(rewards, rows["values"]))
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
         normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
         end = clock()
         episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
+        if beyond is not None:
+            now = end - self._start
+            for reward, done, live in zip(beyond["rewards"], beyond["dones"], beyond["live"], strict=True):
+                episodes += self._tracker.step(reward, done & live, ~live, now)
+            normalize.pass_over(self.shape_rewards(beyond["rewards"]), beyond["dones"], beyond["live"])
         return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
                        time_act=end - start - self._time_env - (self.comm.seconds - time_comm))
 
-    def _check(self, rewards: np.ndarray) -> None:
-        if not np.isfinite(rewards).all():
-            t, n = np.argwhere(~np.isfinite(rewards))[0]
-            raise UserError(f"environment {n} of rank {self.comm.rank} gave the reward {rewards[t, n]}; training stops "
-                            "before it spoils the policy")
+    def _check(self, rewards: np.ndarray, seen: np.ndarray) -> None:
+        """Raises UserError where rewards [T, N] or what was seen, observations or values [T, N, ...], is not finite."""
+        if self._complaint:
+            raise UserError(self._complaint)
+        for what, array in (("the reward", rewards), ("an observation or its value", seen)):
+            if not np.isfinite(array).all():
+                t, n = np.argwhere(~np.isfinite(array))[0][:2]
+                raise UserError(f"environment {n} of rank {self.comm.rank}: {what} is {array[t, n]}; training stops "
+                                "before it spoils the policy")
 
-    def _live(self, T: int, steps: Callable[[int], Rows]) -> Rows:
-        """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come."""
+    def _live(self, T: int, steps: Callable[[int], Rows]) -> tuple[Rows, Rows | None]:
+        """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come.
+
+        And, in NEXT_STEP mode, the rewards and dones [K, N] of what environments did beyond them, where `live` [K, N].
+        """
         if not self._next_step:
-            return steps(T)
-        rows = steps(T) if self._ahead is None else self._ahead
+            return steps(T), None
+        rows = steps(T)
         while (missing := T - (~rows["dead"]).sum(axis=0).min()) > 0:
             more = steps(missing)
             rows = {name: np.concatenate([array, more[name]]) for name, array in rows.items()}
-        taken = np.stack([np.flatnonzero(~dead)[:T] for dead in rows["dead"].T], axis=1)  # [T, N]
-        live = {name: array[taken, np.arange(self.num_env)] for name, array in rows.items()}
-        np.put_along_axis(rows["dead"], taken, True, axis=0)
-        first = np.flatnonzero(~rows["dead"].all(axis=1))
-        self._ahead = {name: array[first[0] if len(first) else len(array) :] for name, array in rows.items()}
-        del live["dead"]
-        return live
+        live = ~rows.pop("dead")
+        taken = np.stack([np.flatnonzero(column)[:T] for column in live.T], axis=1)  # [T, N]
+        np.put_along_axis(live, taken, False, axis=0)
+        beyond = {"rewards": rows["rewards"], "dones": rows["dones"], "live": live}
+        return {name: array[taken, np.arange(self.num_env)] for name, array in rows.items()}, beyond
 
     def _steps(self, T: int) -> Rows:
         """T steps of every environment with the policy."""
@@ -180,15 +191,16 @@ class Collector:
             if self._next_step:
                 dead[t], self._firsts = self._dead, self._dead
                 self._dead = terminated[t] | truncated[t]
-            elif "final_obs" in infos:  # some episode ended
+            elif recurrent or "final_obs" in infos or truncated[t].any():
                 self._firsts = terminated[t] | truncated[t]
                 rows = np.flatnonzero(truncated[t] & ~terminated[t])
-                if len(rows):
+                if len(rows) and "final_obs" not in infos:
+                    self._complaint = ("the vector environment cut an episode off without giving its last observation "
+                                       "in infos['final_obs'], as SAME_STEP mode demands")
+                elif len(rows):
                     cut.extend((t, n) for n in rows)
                     end = policy.features(final_observations(infos, rows))
                     ends.append((end, self._state[rows], np.zeros(len(rows), bool)) if recurrent else (end,))
-            elif recurrent:
-                self._firsts = np.zeros(N, bool)
             if WHOLE_EPISODE_OVER in infos:
                 over = np.zeros((T, N), bool) if over is None else over
                 over[t] = infos[WHOLE_EPISODE_OVER]

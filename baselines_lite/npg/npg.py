@@ -28,6 +28,8 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.npg.config import PRESETS, Config
 
+SINGULAR = 1e-7  # of the largest pivot; the matrix is computed in float32
+
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
@@ -39,7 +41,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     with Experiment("npg", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
-        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every)
+        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
+                                    num_env=cfg.num_env)
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
@@ -66,7 +69,8 @@ def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> 
         d, residual = solve(fisher + cfg.damping * np.eye(len(g), dtype=g.dtype), g)
         curvature = float(d @ fisher @ d)
     else:
-        d, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.damping * v, g, cfg.cg_iters)
+        d, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.damping * v, g, cfg.cg_iters,
+                                         agree=objective.comm.broadcast)
         curvature = float(d @ objective.fisher_product(d)) if d.any() else 0.0
     taken = np.isfinite(curvature) and curvature > 0
     if taken:
@@ -77,9 +81,16 @@ def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> 
 
 
 def solve(matrix: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, float]:
-    """(x with matrix x = g, the squared residual); zeros where the matrix is singular, so that no step is taken."""
+    """(x with matrix x = g, the squared residual); zeros where the matrix is singular, so that no step is taken.
+
+    Singular is what has a Cholesky pivot below SINGULAR times the largest: rounding, not curvature.
+    """
+    exact = matrix.astype(np.float64)
     try:
-        x = np.linalg.solve(matrix.astype(np.float64), g)
+        pivots = np.square(np.diag(np.linalg.cholesky(exact)))
     except np.linalg.LinAlgError:
+        pivots = np.zeros(1)
+    if pivots.min() <= SINGULAR * pivots.max():
         return np.zeros_like(g), float(g @ g)
-    return x.astype(g.dtype), float(np.square(matrix @ x - g).sum())
+    x = np.linalg.solve(exact, g)
+    return x.astype(g.dtype), float(np.square(exact @ x - g).sum())

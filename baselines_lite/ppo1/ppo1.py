@@ -28,6 +28,8 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.ppo1.config import PRESETS, Config
 
+BETA_RANGE = 1024.0
+
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac", "kl")
 
 
@@ -74,11 +76,14 @@ def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch, cliprange: tf
     return loss, tf.stack(stats)
 
 
-def adapted(beta: float, kl: float, target: float) -> float:
-    """The KL's next weight: halved below target / 1.5, doubled above 1.5 target (PPO, section 4)."""
-    if kl < target / 1.5:
-        return beta / 2
-    return beta * 2 if kl > target * 1.5 else beta
+def adapted(beta: float, kl: float, cfg: Config) -> float:
+    """The KL's next weight: halved below target / 1.5, doubled above 1.5 target (PPO, section 4).
+
+    It stays within a factor of BETA_RANGE of `kl_coef`: no weight makes up for a learning rate that is too high.
+    """
+    if kl < cfg.target_kl / 1.5:
+        return max(beta / 2, cfg.kl_coef / BETA_RANGE)
+    return min(beta * 2, cfg.kl_coef * BETA_RANGE) if kl > cfg.target_kl * 1.5 else beta
 
 
 class Update:
@@ -105,5 +110,7 @@ class Update:
         if penalised:
             stats["kl"] = float(self.comm.mean(np.array([self.policy.kl_since(data)]))[0])
             if cfg.objective == "kl_adaptive":
-                self.beta = adapted(self.beta, stats["kl"], cfg.target_kl)
+                self.beta = adapted(self.beta, stats["kl"], cfg)
+        else:
+            del stats["kl"], rates["kl_coef"]
         return stats | rates

@@ -41,7 +41,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     with Experiment("trpo_mpi", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
-        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every)
+        objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
+                                    num_env=cfg.num_env)
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                     lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
@@ -63,9 +64,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
 def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> dict[str, float]:
     """Steps the policy from theta, or leaves it there where no step is acceptable (step_fraction 0); figures to log."""
     g, start = objective.gradient()
-    s, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.cg_damping * v, g, cfg.cg_iters)
+    s, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.cg_damping * v, g, cfg.cg_iters,
+                                     agree=objective.comm.broadcast)
     curvature = float(s @ (objective.fisher_product(s) + cfg.cg_damping * s)) if s.any() else 0.0
-    found, end = Search(theta, 0.0, 0), start
+    found, end = Search(theta, 0.0), start
     if np.isfinite(curvature) and curvature > 0:
         penalty = cfg.penalty_coef or 0.0
         step = s / penalty if penalty else s * np.sqrt(2 * cfg.max_kl / curvature)

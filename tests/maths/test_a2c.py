@@ -4,8 +4,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.a2c.a2c import loss_and_stats
-from baselines_lite.a2c.config import Config
+from baselines_lite.common import losses
 from baselines_lite.common.flat import get_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
@@ -32,7 +31,7 @@ def test_the_gradient_of_a_two_state_softmax_by_hand():
     advs, returns = np.array([2.0, -1.0, 0.5]), np.array([1.0, 0.0, 3.0])
     batch = {k: tf.constant(v) for k, v in dict(obs=obs, actions=actions, advs=advs, returns=returns).items()}
     with tf.GradientTape() as tape:
-        loss, stats = loss_and_stats(policy, Config(ent_coef=0.1, vf_coef=0.5), batch)
+        loss, stats = losses.actor_critic_loss(policy, batch, 0.1, 0.5)
     to_pi, to_vf = tape.gradient(loss, [policy.pi_head.w, policy.vf_head.w])
     pi = np.exp(obs @ w) / np.exp(obs @ w).sum(axis=1, keepdims=True)
     entropy = -(pi * np.log(pi)).sum(axis=1, keepdims=True)

@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 
-from baselines_lite.common.config import RunOptions, convert, option_table, override, preset_values, resolve
+from baselines_lite import registry
+from baselines_lite.common.config import (
+    FAMILIES,
+    RunOptions,
+    convert,
+    option_table,
+    override,
+    preset_values,
+    resolve,
+)
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 from baselines_lite.ppo2.config import PRESETS, Config
@@ -49,11 +58,22 @@ def test_precedence_default_preset_value():
     assert resolved.network_options == {"num_hidden": 32} and resolved.run.seed == 3
 
 
-def test_every_preset_of_every_family_is_valid():
-    for preset, rows in PRESETS.items():
-        for family in rows:
-            config = override(Config(), preset_values(PRESETS, preset, family))
-            config.check()
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_preset_of_every_family_is_valid(name):
+    algorithm = registry.find(name)
+    for preset in algorithm.PRESETS:
+        for family in FAMILIES:
+            resolve(algorithm.Config, algorithm.PRESETS, family, {"preset": preset, "num_timesteps": 10**8})
+
+
+def test_a_presets_network_options_are_for_its_own_network():
+    ddpg = registry.find("ddpg")
+    for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"preset": "baselines"}, None)):
+        found = resolve(ddpg.Config, ddpg.PRESETS, "mujoco", values)
+        assert found.network_options.get("sizes") == expected
+    trpo = registry.find("trpo_mpi")
+    values = {"preset": "baselines", "network": "lstm"}
+    assert not resolve(trpo.Config, trpo.PRESETS, "mujoco", values).network_options
 
 
 def test_baselines_preset_restores_the_original():

@@ -186,7 +186,8 @@ def test_the_file_gives_the_policy_back(tmp_path):
     ("Pendulum-v1", {"num_timesteps": 500}, "would train nothing"),
     ("Pendulum-v1", {"num_timesteps": 1050}, "a budget of 1000 steps"),
     ("Pendulum-v1", {"network": "lstm"}, "support"),
-    ("Pendulum-v1", {"buffer_size": 50}, "buffer_size=50 must be at least 100"), ("Pendulum-v1", {"network": "cnn"}, "pictures")])
+    ("Pendulum-v1", {"buffer_size": 50}, "buffer_size=50 must be at least 100"),
+    ("Pendulum-v1", {"network": "cnn"}, "pictures")])
 def test_what_cannot_be_meant_is_refused(env, options, message):
     with pytest.raises(UserError, match=message):
         ddpg.learn(env, options.pop("num_timesteps", 3000), **options)

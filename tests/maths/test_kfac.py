@@ -1,5 +1,7 @@
 """KFAC against dense Fisher matrices, loops, and least squares; in float64."""
 
+import threading
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,10 +9,10 @@ import tensorflow as tf
 
 from baselines_lite.acktr import acktr
 from baselines_lite.acktr.config import Config
-from baselines_lite.common import kfac, networks
+from baselines_lite.common import kfac, losses, networks
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.flat import flat_gradient, get_flat
-from baselines_lite.common.kfac import Factors, Kfac, damped_inverses, factors_of, kl_clip
+from baselines_lite.common.kfac import Factors, Inverter, Kfac, damped_inverses, factors_of, kl_clip
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 
@@ -134,7 +136,7 @@ def made(space, action_space, network, options, seed=0, **kfac_options):
     for v in policy.trainable_variables:
         v.assign_add(rng.normal(scale=0.1, size=v.shape))
     cfg = Config()
-    optimizer = Kfac(policy, Comm(), lambda b: acktr.loss_and_stats(policy, cfg, b),
+    optimizer = Kfac(policy, Comm(), lambda b: losses.actor_critic_loss(policy, b, cfg.ent_coef, cfg.vf_coef),
                      lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS,
                      **{"cold_iter": 0, "momentum": 0.0, **kfac_options})
     return policy, optimizer
@@ -186,7 +188,7 @@ def test_a_whole_network_against_the_blocks_of_its_exact_fisher_matrix():
     noise.permutation(8)
     noise = noise.choice([-1.0, 1.0], size=8)
     with tf.GradientTape() as tape:
-        loss, _ = acktr.loss_and_stats(policy, Config(), batch)
+        loss, _ = losses.actor_critic_loss(policy, batch, 0.01, 0.5)
     g = flat_gradient(tape, loss, optimizer.variables).numpy()
     scores = per_example_scores(policy, batch, noise)
     before = get_flat(optimizer.variables)
@@ -219,7 +221,7 @@ def test_linear_gaussian_regression_takes_one_step_to_least_squares():
                          value_network="copy")
     batch = batch_for(policy, 40)
     cfg = Config(vf_coef=0.5, ent_coef=0.0)
-    optimizer = Kfac(policy, Comm(), lambda b: acktr.loss_and_stats(policy, cfg, b),
+    optimizer = Kfac(policy, Comm(), lambda b: losses.actor_critic_loss(policy, b, cfg.ent_coef, cfg.vf_coef),
                      lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS, cold_iter=0, momentum=0.0,
                      damping=1e-14, kfac_clip=1e9)
     optimizer.update(batch | {"advs": tf.zeros(40, tf.float64)}, 1.0)
@@ -239,30 +241,70 @@ def test_two_runs_with_one_seed_agree_bit_for_bit():
     np.testing.assert_array_equal(one, other)
 
 
-def test_asynchronous_inverses_are_the_synchronous_ones_once_current():
+def test_asynchronous_inverses_are_those_of_the_factors_that_were_handed_over(monkeypatch):
     policy, optimizer = made(PICTURE, gym.spaces.Discrete(3), *SMALL, asynchronous=True)
+    released = threading.Event()
+    invert = kfac.damped_inverses
+    monkeypatch.setattr(kfac, "damped_inverses", lambda *given: released.wait(30) and invert(*given))
     optimizer.gather(batch_for(policy, 16))
+    handed_over = [Factors(*map(np.array, pair)) for pair in optimizer.factors]
     optimizer.inverter.refresh(optimizer.factors)
-    assert optimizer.inverter.inverses is None  # handed over, not there yet
+    optimizer.gather(batch_for(policy, 16, seed=1))  # half of the next update, so to speak
+    optimizer.inverter.poll(optimizer.factors)
+    optimizer.inverter.refresh(optimizer.factors)  # too early for another
+    assert optimizer.inverter.inverses is None
+    released.set()
     optimizer.inverter._thread.join()
-    optimizer.inverter.refresh(optimizer.factors)
-    for mine, factors in zip(optimizer.inverter.inverses, optimizer.factors, strict=True):
-        for a, b in zip(mine, damped_inverses(Factors(*map(np.array, factors)), 0.01), strict=True):
+    optimizer.inverter.poll(optimizer.factors)
+    for mine, factors, present in zip(optimizer.inverter.inverses, handed_over, optimizer.factors, strict=True):
+        assert not np.array_equal(factors.A, present.A)
+        for a, b in zip(mine, invert(factors, 0.01), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_running_factors_begin_as_a_plain_mean():
-    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, stats_decay=0.9)
-    batches = [batch_for(policy, 16, seed=k) for k in range(4)]
+def test_each_layer_is_inverted_by_the_rank_with_the_least_to_do():
+    factors = [Factors(np.zeros((n, n)), np.zeros((1, 1))) for n in (10, 2, 9, 3, 5)]
+    comm = Comm()
+    comm.size = 2
+    assert Inverter(comm, 0.1, False).owners(factors) == [0, 1, 1, 1, 1]
+    assert Inverter(Comm(), 0.1, False).owners(factors) == [0] * 5
+
+
+def test_a_step_against_the_gradient_is_not_taken():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, inverse_every=100)
+    optimizer.update(batch_for(policy, 16), 0.1)
+    optimizer.inverter.inverses = [Factors(-A, G) for A, G in optimizer.inverter.inverses]  # as rounding might
+    before = get_flat(optimizer.variables)
+    assert optimizer.update(batch_for(policy, 16, seed=1), 0.1)["kfac_skipped"] == 1
+    np.testing.assert_array_equal(get_flat(optimizer.variables), before)
+
+
+def test_running_factors_begin_as_a_plain_mean_and_go_on_as_a_decaying_one():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, stats_decay=0.7)
+    batches = [batch_for(policy, 16, seed=k) for k in range(5)]
     single = []
     for batch in batches:
         optimizer.gathered = 0
         optimizer.gather(batch)
         single.append(optimizer.factors[0].A.numpy())
     optimizer.gathered = 0
-    for batch in batches:
+    for batch in batches[:3]:
         optimizer.gather(batch)
-    np.testing.assert_allclose(optimizer.factors[0].A, np.mean(single, axis=0), atol=1e-12)
+    np.testing.assert_allclose(optimizer.factors[0].A, np.mean(single[:3], axis=0), atol=1e-12)
+    for batch in batches[3:]:
+        optimizer.gather(batch)
+    expected = 0.7 * (0.7 * np.mean(single[:3], axis=0) + 0.3 * single[3]) + 0.3 * single[4]
+    np.testing.assert_allclose(optimizer.factors[0].A, expected, atol=1e-12)
+
+
+def test_statistics_of_some_examples_are_those_of_a_part_of_the_batch():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, examples=6)
+    batch = batch_for(policy, 16)
+    rows = np.random.default_rng(8).permutation(16)[:6]
+    optimizer.rng = np.random.default_rng(8)
+    optimizer.gather(batch)
+    x = np.append(batch["obs"].numpy()[rows], np.ones((6, 1)), axis=1)
+    np.testing.assert_allclose(optimizer.factors[optimizer.layers.index(policy.pi_net.layers[0])].A, x.T @ x / 6)
 
 
 def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_along_the_gradient():
@@ -279,7 +321,7 @@ def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_al
 
         set_flat(optimizer.variables, theta)
         pd, values = policy.evaluate(batch["obs"])
-        loss = acktr.loss_and_stats(policy, Config(), batch)[0].numpy()
+        loss = losses.actor_critic_loss(policy, batch, 0.01, 0.5)[0].numpy()
         if old is None:
             return loss, (pd, values)
         kl = tf.reduce_mean(old[0].kl(pd)) + 0.5 * tf.reduce_mean(tf.square(values - old[1]))
@@ -290,7 +332,7 @@ def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_al
     after, kl = loss_and_kl(start + natural, old)
     with tf.GradientTape() as tape:
         loss_and_kl(start)
-        loss = acktr.loss_and_stats(policy, Config(), batch)[0]
+        loss = losses.actor_critic_loss(policy, batch, 0.01, 0.5)[0]
     g = flat_gradient(tape, loss, optimizer.variables).numpy()
     low, high = 0.0, 10.0
     for _ in range(50):  # the plain step of the same KL
@@ -318,7 +360,7 @@ def test_cold_updates_are_clipped_momentum_steps():
     for k in range(2):
         batch = batch_for(policy, 16, seed=k)
         with tf.GradientTape() as tape:
-            loss, _ = acktr.loss_and_stats(policy, Config(), batch)
+            loss, _ = losses.actor_critic_loss(policy, batch, 0.01, 0.5)
         g = flat_gradient(tape, loss, optimizer.variables).numpy()
         velocity = 0.9 * velocity + g * min(1, 0.01 / np.linalg.norm(g))
         theta = theta - 0.5 * 0.1 * velocity
@@ -346,7 +388,7 @@ def test_a_layer_that_is_used_twice_is_refused():
     networks.register("twice")(lambda size, *, rng, dtype, name: Twice(dtype))
     try:
         policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "twice", {})
-        with pytest.raises(UserError, match="used twice"):
+        with pytest.raises(UserError, match="used twice, or never"):
             optimizer.gather(batch_for(policy, 8))
     finally:
         del networks.NETWORKS["twice"]

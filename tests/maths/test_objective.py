@@ -110,10 +110,13 @@ def test_conjugate_gradient_solves_the_fisher_system_as_a_dense_solver():
     np.testing.assert_allclose(found.x, np.linalg.solve(matrix, g), rtol=1e-6, atol=1e-9)
 
 
-def test_every_fifth_sample():
-    _, objective, theta = loaded(SPACES["box"], fisher_every=5)
+@pytest.mark.parametrize("num_env", [1, 5, 10])
+def test_every_fifth_sample_of_each_environment(num_env):
+    _, objective, theta = loaded(SPACES["box"], fisher_every=5, num_env=num_env)
     _, fewer, _ = loaded(SPACES["box"])
-    fewer.load({name: array[::5] for name, array in fewer.batch.items()})
+    rows = [i for i in range(len(fewer.batch["obs"])) if (i // num_env + i % num_env) % 5 == 0]
+    assert {i % num_env for i in rows} == set(range(num_env))
+    fewer.load({name: tf.gather(array, rows) for name, array in fewer.batch.items()})
     v = np.ones(theta.size)
     np.testing.assert_allclose(objective.fisher_product(v), fewer.fisher_product(v), atol=1e-12)
 

@@ -239,7 +239,18 @@ def test_the_kl_terms_gradient_there_is_zero_and_its_hessian_beta_f():
 @pytest.mark.parametrize(("kl", "expected"), [
     (0.0, 0.5), (0.00999, 0.5), (0.01, 1.0), (0.015, 1.0), (0.0225, 1.0), (0.02251, 2.0), (1.0, 2.0)])
 def test_the_adaptive_coefficient_at_its_boundaries(kl, expected):
-    assert ppo1.adapted(1.0, kl, target=0.015) == expected
+    assert ppo1.adapted(1.0, kl, Ppo1Config(target_kl=0.015)) == expected
+
+
+def test_the_adaptive_coefficient_has_bounds():
+    cfg = Ppo1Config(target_kl=0.01, kl_coef=0.5)
+    beta = 0.5
+    for _ in range(200):
+        beta = ppo1.adapted(beta, 1.0, cfg)
+    assert beta == 512
+    for _ in range(200):
+        beta = ppo1.adapted(beta, 0.0, cfg)
+    assert beta == 0.5 / 1024
 
 
 def test_the_kl_of_an_update_is_that_of_the_policies_before_and_after():

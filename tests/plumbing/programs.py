@@ -64,6 +64,22 @@ def parameters_drift_apart():
     ppo2.learn("CartPole-v1", 1e6, num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
 
 
+def nan_on_one_rank():
+    """Only rank 1's environment gives a reward that is no number: all ranks end with the sentence about it."""
+    import gymnasium as gym
+
+    from baselines_lite import ppo2
+
+    rewards = iter([1.0] * 100 + [float("nan")] * 1000)
+    change = (lambda reward: next(rewards)) if get_comm().rank == 1 else (lambda reward: reward)
+    try:
+        ppo2.learn(lambda: gym.wrappers.TransformReward(gym.make("CartPole-v1"), change), 1e5, num_env=1, nsteps=32,
+                   nminibatches=1, print_interval=1e9)
+    except UserError as error:
+        print(error, flush=True)
+        sys.exit(2)
+
+
 SHORT = {  # what an algorithm needs to make many small updates
     "a2c": {}, "acer": dict(replay_start=64, buffer_size=320), "acktr": {},
     "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),

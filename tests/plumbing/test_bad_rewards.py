@@ -1,0 +1,66 @@
+"""A reward or an observation that is no number ends a run on all ranks with a sentence, the policy kept."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from baselines_lite import UserError, load, registry
+
+SPACE = gym.spaces.Box(-1, 1, (2,))
+QUIET = dict(print_interval=1e9, num_env=2)
+SHORT = {"deepq": dict(nsteps=20, learning_starts=40, buffer_size=1000), "acer": dict(replay_start=100),
+         "ddpg": dict(nsteps=20, train_steps=2, learning_starts=40, buffer_size=1000)}
+ON_POLICY = [name for name in registry.ALGORITHMS if name not in SHORT]
+
+
+class Breaks(gym.Env):
+    """Gives a number that is none after so many steps: as a reward or as an observation."""
+
+    observation_space = SPACE
+
+    def __init__(self, after, what="reward", continuous=False):
+        self.action_space = SPACE if continuous else gym.spaces.Discrete(2)
+        self.after, self.what, self.steps = after, what, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2).astype(np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        broken = self.steps >= self.after
+        obs = np.full(2, np.nan if broken and self.what == "observation" else self.np_random.normal(), np.float32)
+        return obs, float("nan") if broken and self.what == "reward" else 1.0, False, self.steps % 10 == 0, {}
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_training_stops_before_the_policy_is_spoiled(name, what, tmp_path):
+    with pytest.raises(UserError, match=rf"environment \d of rank 0: (the|an) {what}.* is nan"):
+        registry.find(name).learn(lambda: Breaks(100, what), 10_000, nsteps=20, save_path=str(tmp_path / "m"),
+                                  normalize_rewards=False, **QUIET)
+    assert all(np.isfinite(v.numpy()).all() for v in load(str(tmp_path / "m")).trainable_variables)
+
+
+def test_it_stops_before_statistics_are_spoiled_too():
+    with pytest.raises(UserError, match="the reward is nan"):
+        registry.find("ppo2").learn(lambda: Breaks(1), 10_000, normalize_rewards=True, **QUIET)
+
+
+@pytest.mark.parametrize(("name", "after"), [(name, after) for name in ("deepq", "ddpg") for after in (1, 100)])
+def test_with_replay_such_a_reward_is_never_drawn(name, after):
+    with pytest.raises(UserError, match="gave the reward nan"):
+        registry.find(name).learn(lambda: Breaks(after, continuous=name == "ddpg"), 10_000, **SHORT[name], **QUIET)
+
+
+@pytest.mark.parametrize("name", ["deepq", "ddpg"])
+def test_with_replay_an_observation_that_is_none_ends_the_run_unsaved(name, tmp_path):
+    with pytest.raises(UserError, match="no longer finite"):
+        registry.find(name).learn(lambda: Breaks(100, "observation", name == "ddpg"), 20_000, **SHORT[name], **QUIET,
+                                  save_path=str(tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+
+
+def test_nan_on_one_rank_ends_all(program):
+    done = program("nan_on_one_rank", timeout=60)
+    assert done.returncode == 2 and done.stdout.count("environment 0 of rank 1: the reward is nan") == 2
