@@ -62,6 +62,10 @@ class PolicyObjective:
         vector = self.comm.mean(self._gradient(self._old, self.batch).numpy())
         return vector[:-2], Point(float(vector[-2]), 0.0, float(vector[-1]))
 
+    def policy_loss(self, point: Point) -> float:
+        """Minus the surrogate at a point, without the entropy bonus: what other algorithms log by this name."""
+        return self.ent_coef * point.entropy - point.surrogate
+
     def point(self, theta: np.ndarray) -> Point:
         """Surrogate, mean KL and entropy at theta."""
         return Point(*self.comm.mean(self._point(tf.constant(theta), self._old, self.batch).numpy()).tolist())

@@ -76,7 +76,7 @@ def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> 
     if taken:
         theta = theta + (np.sqrt(2 * cfg.step_kl / curvature) * d).astype(theta.dtype)
         objective.assign(theta)
-    return {"policy_loss": -start.surrogate, "entropy": start.entropy, "kl": objective.point(theta).kl,
+    return {"policy_loss": objective.policy_loss(start), "entropy": start.entropy, "kl": objective.point(theta).kl,
             "gradient_norm": float(np.linalg.norm(g)), "residual": residual, "step_taken": float(taken)}
 
 

@@ -82,6 +82,6 @@ def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config
                             shrink=cfg.shrink, tries=cfg.backtracks, accept_ratio=cfg.accept_ratio)
         objective.assign(found.theta)
         end = objective.point(found.theta)
-    return {"policy_loss": -start.surrogate, "entropy": start.entropy, "kl": end.kl,
+    return {"policy_loss": objective.policy_loss(start), "entropy": start.entropy, "kl": end.kl,
             "improvement": end.surrogate - start.surrogate, "gradient_norm": float(np.linalg.norm(g)),
             "cg_residual": residual, "step_fraction": found.fraction}

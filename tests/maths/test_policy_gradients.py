@@ -64,7 +64,26 @@ def test_the_score_of_a_linear_softmax_by_hand():
     np.testing.assert_allclose(to_w, -batch["obs"].numpy().T @ error / B, atol=1e-12)
 
 
-def test_the_score_of_a_gaussian_has_mean_zero_and_the_right_slope():
+@pytest.mark.parametrize("space", [gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (1,))])
+def test_the_score_has_mean_zero(space):
+    """E over a ~ pi of grad log pi(a|s) = 0: over all actions, or by quadrature."""
+    policy = setting(space)
+    obs = batch_of(policy)["obs"][:1]
+    if isinstance(space, gym.spaces.Box):
+        nodes, weights = np.polynomial.hermite_e.hermegauss(20)
+        head = policy.pi_head(policy.pi_net(obs)).numpy()
+        actions, weights = head + np.exp(policy.logstd) * nodes[:, None], weights / weights.sum()
+    else:
+        actions = np.arange(4)
+        weights = tf.nn.softmax(policy.pi_head(policy.pi_net(obs)))[0].numpy()
+    with tf.GradientTape() as tape:
+        logp = policy.evaluate(tf.repeat(obs, len(actions), axis=0))[0].logp(tf.constant(actions))
+        mean = tf.reduce_sum(logp * weights)
+    g = flat_gradient(tape, mean, policy.pi_variables).numpy()
+    np.testing.assert_allclose(g, 0, atol=1e-12)
+
+
+def test_the_gradient_for_a_gaussian_is_the_slope_of_the_loss():
     policy = setting(gym.spaces.Box(-1, 1, (2,)))
     batch = batch_of(policy)
     with tf.GradientTape() as tape:
@@ -150,6 +169,20 @@ def test_nothing_to_learn_from_means_no_step_and_numbers(solver):
 def test_a_singular_fisher_matrix_takes_no_step():
     x, _ = npg.solve(np.zeros((5, 5)), np.ones(5))
     np.testing.assert_array_equal(x, 0)
+
+
+def test_a_matrix_that_is_singular_but_for_rounding_takes_no_step():
+    """A softmax's Fisher matrix is singular: a constant added to all logits changes nothing."""
+    policy = ActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4), seed=0, network_options={"num_hidden": 4})
+    rng = np.random.default_rng(0)
+    obs, actions = rng.normal(size=(64, 3)).astype(np.float32), rng.integers(4, size=64)
+    logp = policy.values_and_logp(obs, actions)[1]
+    objective = PolicyObjective(policy, Comm())
+    theta = objective.load({k: tf.constant(v) for k, v in dict(
+        obs=obs, actions=actions, logp=logp, advs=rng.normal(size=64).astype(np.float32)).items()})
+    figures = npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=0.0))
+    assert figures["step_taken"] == 0 and figures["kl"] == 0
+    assert npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=1e-3))["step_taken"] == 1
 
 
 # trpo_mpi

@@ -198,11 +198,14 @@ def steps_of_one_rank_equal_two(name):
     import gymnasium as gym
     import tensorflow as tf
 
+    from baselines_lite.acktr import acktr
     from baselines_lite.common import losses
     from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.kfac import Kfac
     from baselines_lite.common.minibatch import Minibatches
     from baselines_lite.common.mpi import Comm
     from baselines_lite.common.mpi_adam import MpiAdam
+    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
     from baselines_lite.common.objective import PolicyObjective
     from baselines_lite.common.policy import ActorCritic
     from baselines_lite.common.returns import standardize
@@ -239,6 +242,21 @@ def steps_of_one_rank_equal_two(name):
             else:
                 penalty = 2.0 if variant == "penalty" else None
                 stats = trpo_mpi.trust_region_step(objective, theta, trpo_mpi.Config(penalty_coef=penalty))
+        elif name == "a2c":
+            step = Minibatches(policy, MpiRmsProp(policy.trainable_variables, comm, max_grad_norm=0.5),
+                               lambda b, _: losses.actor_critic_loss(policy, b, 0.01, 0.5),
+                               ("policy_loss", "value_loss", "entropy"))
+            stats = step(batch, np.arange(len(batch["obs"]), dtype=np.int32)[None], 1e-2)
+        elif name == "acktr":
+            cfg = acktr.Config()
+            kfac = Kfac(policy, comm, lambda b: losses.actor_critic_loss(policy, b, 0.01, 0.5),
+                        lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS, cold_iter=1, inverse_every=1)
+            for _ in range(4):
+                stats = kfac.update(batch, 0.1)
+            theta = get_flat(policy.trainable_variables)
+            for pair in kfac.factors:
+                theta = np.concatenate([theta, *(f.numpy().ravel() for f in pair)])
+            return theta, stats
         elif name == "vpg":
             step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
                                  lambda b, _: vpg.policy_loss(policy, vpg.Config(), b), ("policy_loss", "entropy"))

@@ -56,8 +56,8 @@ def test_replay_under_mpirun(program, what, name):
     assert done.stdout.count("agrees") == 2
 
 
-@pytest.mark.parametrize("name", ["vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
-                                  "ppo1:kl_fixed", "ppo1:kl_adaptive"])
+@pytest.mark.parametrize("name", ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty",
+                                  "ppo1:clip", "ppo1:kl_fixed", "ppo1:kl_adaptive"])
 def test_a_step_of_one_rank_with_twice_the_data_is_that_of_two(program, name):
     done = program("steps_of_one_rank_equal_two", name)
     assert done.returncode == 0, done.stderr
