@@ -1,5 +1,7 @@
 """The line from the policy gradient to PPO: each step against what the papers say of it, in float64."""
 
+import functools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -42,9 +44,13 @@ def setting(space=DISCRETE, seed=0, hidden=5, **options):
     return policy
 
 
-def loaded(policy, batch, **options):
-    objective = PolicyObjective(policy, Comm(), **options)
-    return objective, objective.load(batch)
+@functools.cache  # compiling one takes seconds
+def objective_of(policy):
+    return PolicyObjective(policy, Comm())
+
+
+def loaded(policy, batch):
+    return objective_of(policy), objective_of(policy).load(batch)
 
 
 # vpg
