@@ -90,18 +90,22 @@ WORKLOADS = {
     "a2c-pong-32": a2c(PONG, 32, 19_200, 20, 0.0, pixels=True),  # what acktr is compared with
     "a2c-pong-16-20": a2c(PONG, 16, 19_200, 20, 0.0, pixels=True),  # what acer is compared with
     "acktr-pong-32": Workload("acktr", PONG, 32, 19_200, 6_400, 0.8, dict(nsteps=20), "a2c-pong-32", pixels=True),
+    "acer-pong-16": Workload("acer", PONG, 16, 12_800, 3_200, 0.25, dict(nsteps=20, buffer_size=2000, replay_start=20),
+                             "a2c-pong-16-20", pixels=True),
     "deepq-pong-1": Workload(
         "deepq", PONG, 1, 6_000, 2_000, 2.0,
         dict(network="cnn", hiddens="none", dueling=False, double_q=False, batch_size=32, train_freq=4, nsteps=500,
-             buffer_size=10_000, learning_starts=1000, exploration_initial_eps=0.05, exploration_final_eps=0.05),
+             buffer_size=10_000, learning_starts=1000, target_network_update_freq=1000, lr="1e-4",
+             exploration_initial_eps=0.05, exploration_final_eps=0.05),
         "DQN", dict(buffer_size=10_000, learning_starts=1000, batch_size=32, train_freq=4, gradient_steps=1,
-                    exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000),
+                    exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000,
+                    learning_rate=1e-4),
         peer_steps=4_000, pixels=True),
     "ddpg-halfcheetah-1": Workload(
         "ddpg", "HalfCheetah-v5", 1, 12_000, 2_000, 3.0,
         dict(sizes="400,300", activation="relu", batch_size=100, nsteps=100, train_steps=100, learning_starts=1000,
              buffer_size=100_000),
-        "DDPG", dict(buffer_size=100_000, learning_starts=1000, batch_size=100, train_freq=1, gradient_steps=1,
+        "DDPG", dict(buffer_size=100_000, learning_starts=1000, batch_size=100, train_freq=100, gradient_steps=100,
                      policy_kwargs=dict(net_arch=[400, 300])), peer_steps=4_000),
 }
 

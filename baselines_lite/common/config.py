@@ -82,6 +82,10 @@ class RolloutConfig:
         """Samples per rank and update."""
         return self.num_env * self.nsteps
 
+    def describe_batch(self, ranks: int) -> str:
+        """What an update of all ranks is made of, for the start of a run."""
+        return (f"batch {ranks * self.nbatch} = {ranks} rank(s) x num_env {self.num_env} x nsteps {self.nsteps}")
+
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
 
@@ -106,6 +110,11 @@ class ReplayConfig:
     time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
                              "'terminal' as the original, which takes a time limit for death",
                              choices=("bootstrap", "terminal"))
+
+    def describe_batch(self, ranks: int) -> str:
+        """What a gradient step of all ranks is made of, for the start of a run."""
+        return (f"minibatches of {ranks * self.batch_size} = {ranks} rank(s) x batch_size {self.batch_size}; a row of "
+                f"the log each {ranks * self.num_env * self.nsteps} steps")
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""

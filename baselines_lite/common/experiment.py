@@ -126,9 +126,8 @@ class Experiment:
                             "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
                             "threads": self.threads})
         self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} "
-                        f"host(s), {self.threads} thread(s) each; batch {self.batch} = {comm.size} x num_env "
-                        f"{cfg.num_env} x nsteps {cfg.nsteps}; {self.planned_updates} updates, "
-                        f"{self.planned_updates * self.batch} steps")
+                        f"host(s), {self.threads} thread(s) each; {cfg.describe_batch(comm.size)}; "
+                        f"{self.planned_updates} updates, {self.planned_updates * self.batch} steps")
         if self.atari is not None:
             from baselines_lite.common.atari import describe
 
