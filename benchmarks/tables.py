@@ -106,7 +106,8 @@ def speed() -> str:
             shares = {k.removeprefix("share_"): v for k, v in r["shares"].items() if v >= 0.005}
             middle = [f"{sorted(r[k])[len(r[k]) // 2]:,.0f}" for k in ("ours_sps", "peer_sps")]
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
-                         ", ".join(f"{k} {v:.0%}" for k, v in shares.items()), f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""])
+                         ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
+                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""])
     return rows(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory"], body)
 
 

@@ -10,7 +10,7 @@ from baselines_lite.common.config import ActorCriticConfig, check_natural, check
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 
-EXPLICIT_LIMIT = 6_000  # policy parameters: a matrix of 6,000 x 6,000 float32 takes 144 MB; solving needs about eight such
+EXPLICIT_LIMIT = 6_000  # policy parameters: a float32 matrix of 6,000 x 6,000 takes 144 MB, solving it about 1 GB
 
 
 @dataclasses.dataclass(frozen=True)
