@@ -42,25 +42,30 @@ class Factors(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------- statistics
 
-def inputs_of(layer: Layer, x: tf.Tensor, positions: tf.Tensor | None = None) -> tf.Tensor:
+def inputs_of(layer: Layer, x: tf.Tensor, positions: Sequence[int] | None = None) -> tf.Tensor:
     """What multiplies a layer's V: the inputs with a 1 appended, [B, 1, n], or a convolution's patches [B, T, n].
 
-    `positions` picks T of a convolution's output positions; None: all.
+    `positions` picks T of a convolution's output positions, counted row by row; None: all.
     """
     if isinstance(layer, Dense):
-        x = x[:, None]
-    else:
+        a = x[:, None]
+    elif positions is None:
         k, s = layer.w.shape[0], layer.stride
-        x = tf.image.extract_patches(tf.cast(x, layer.w.dtype) * layer.scale, [1, k, k, 1], [1, s, s, 1],
-                                     [1, 1, 1, 1], layer.padding)
-        x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
-        if positions is not None:
-            x = tf.gather(x, positions, axis=1)
-    x = tf.cast(x, layer.w.dtype)
-    return tf.concat([x, tf.ones_like(x[:, :, :1])], axis=2)
+        patches = tf.image.extract_patches(x, [1, k, k, 1], [1, s, s, 1], [1, 1, 1, 1], layer.padding)
+        a = tf.reshape(patches, [-1, patches.shape[1] * patches.shape[2], patches.shape[3]])
+    else:  # cut out those that are wanted: cheaper than all patches, of which a layer has up to 400
+        k, s = layer.w.shape[0], layer.stride
+        if layer.padding == "SAME":
+            missing = [max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[1:3]]
+            x = tf.pad(x, [[0, 0], *([m // 2, m - m // 2] for m in missing), [0, 0]])
+        corners = [divmod(position, (x.shape[2] - k) // s + 1) for position in positions]
+        a = tf.stack([tf.reshape(x[:, r * s : r * s + k, c * s : c * s + k], [-1, k * k * x.shape[3]])
+                      for r, c in corners], axis=1)
+    a = tf.cast(a, layer.w.dtype) * getattr(layer, "scale", 1.0)
+    return tf.concat([a, tf.ones_like(a[:, :, :1])], axis=2)
 
 
-def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: tf.Tensor | None = None
+def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: Sequence[int] | None = None
                ) -> tuple[tf.Tensor, tf.Tensor]:
     """A and G of a batch: inputs x [B, ...], gradients g [B, ...] of each example's own log-likelihood.
 
@@ -70,7 +75,7 @@ def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: tf.Tensor | 
     total = 1 if isinstance(layer, Dense) else int(g.shape[1] * g.shape[2])
     g = tf.cast(tf.reshape(g, [-1, total, g.shape[-1]]), layer.w.dtype)
     if positions is not None and total > 1:
-        g = tf.gather(g, positions, axis=1)
+        g = tf.gather(g, list(positions), axis=1)
     a = inputs_of(layer, x, positions if total > 1 else None)
     a, g = (tf.reshape(z, [-1, z.shape[-1]]) for z in (a, g))
     rows = tf.cast(tf.shape(a)[0], a.dtype)
@@ -291,11 +296,11 @@ class Kfac:
             old.assign(tf.where(finite, decay * old + (1 - decay) * part, old))
         return finite
 
-    def _positions(self, layer: Layer, g: tf.Tensor) -> tf.Tensor | None:
+    def _positions(self, layer: Layer, g: tf.Tensor) -> list[int] | None:
         if isinstance(layer, Dense) or self.positions is None or self.positions >= g.shape[1] * g.shape[2]:
             return None
         total = int(g.shape[1] * g.shape[2])  # evenly spread, so that every part of the picture counts
-        return tf.constant(np.linspace(0, total - 1, self.positions).round().astype(np.int32))
+        return np.linspace(0, total - 1, self.positions).round().astype(int).tolist()
 
     def _natural_step(self, g: list[tf.Tensor], inverses: list[Factors], lr: tf.Tensor
                       ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -82,9 +82,19 @@ def test_chosen_positions_estimate_all():
     x = np.ones((4, 10, 9, 2))  # the same patch everywhere: a subset is exact
     g = np.tile(RNG.normal(size=(4, 1, 1, 3)), (1, 8, 7, 1))
     every = factors_of(layer, tf.constant(x), tf.constant(g))
-    some = factors_of(layer, tf.constant(x), tf.constant(g), tf.constant([0, 17, 55]))
+    some = factors_of(layer, tf.constant(x), tf.constant(g), [0, 17, 55])
     for mine, theirs in zip(some, every, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, "VALID"), (4, 4, "VALID"), (3, 2, "SAME"),
+                                                           (4, 2, "SAME")])
+def test_chosen_patches_are_those_of_all(kernel, stride, padding):
+    layer = networks.Conv(2, 3, kernel, stride, rng=RNG, padding=padding, scale=0.5, dtype=tf.float64)
+    x = tf.constant(RNG.normal(size=(4, 11, 9, 2)))
+    every = kfac.inputs_of(layer, x)
+    chosen = [0, 3, every.shape[1] - 1]
+    np.testing.assert_allclose(kfac.inputs_of(layer, x, chosen), tf.gather(every, chosen, axis=1), atol=1e-12)
 
 
 def spd(n):
