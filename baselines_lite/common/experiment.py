@@ -108,6 +108,7 @@ class Experiment:
     def _check_alike(self) -> None:
         """Raises UserError on all ranks if their settings differ: they would wait for each other for ever."""
         own = {k: v for k, v in to_dict(self.run).items() if not k.endswith("_path")} | to_dict(self.config)
+        own = {name: str(value) for name, value in own.items()}
         all_ranks = self.comm.gather(own)
         for name, value in own.items():
             if any(settings[name] != value for settings in all_ranks):

@@ -161,7 +161,7 @@ def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(
 def test_parameter_noise_neither_explodes_nor_dies(options, tmp_path):
     from baselines_lite import deepq
 
-    deepq.learn("CartPole-v1", 4000, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9,
+    deepq.learn("CartPole-v1", 1500, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9,
                 **options)
     with (tmp_path / "progress.csv").open(newline="") as file:
         stds = [float(row["param_noise_std"]) for row in csv.DictReader(file)]

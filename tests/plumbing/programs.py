@@ -80,6 +80,17 @@ def nan_on_one_rank():
         sys.exit(2)
 
 
+def unlike_settings():
+    """The ranks were told different things: all refuse, instead of waiting for each other for ever."""
+    from baselines_lite import ppo2
+
+    try:
+        ppo2.learn("CartPole-v1", 1e5, num_env=2 + get_comm().rank, nsteps=32, print_interval=1e9)
+    except UserError as error:
+        print(error, flush=True)
+        sys.exit(2)
+
+
 SHORT = {  # what an algorithm needs to make many small updates
     "a2c": {}, "acer": dict(replay_start=64, buffer_size=320), "acktr": {},
     "vpg": dict(vf_iters=1, vf_minibatches=2), "npg": dict(vf_iters=1, vf_minibatches=2),

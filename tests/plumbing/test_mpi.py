@@ -43,6 +43,11 @@ def test_parameters_stay_bitwise_equal_while_experience_differs(program, name, r
     assert done.stdout.count("agrees") == ranks
 
 
+def test_ranks_with_unlike_settings_are_refused(program):
+    done = program("unlike_settings", timeout=30)
+    assert done.returncode == 2 and done.stdout.count("the ranks' settings differ: num_env is ['2', '3']") == 2
+
+
 def test_parameters_that_drift_apart_end_the_run(program):
     done = program("parameters_drift_apart")
     assert done.returncode != 0 and "the parameters differ between ranks" in done.stderr
