@@ -114,7 +114,7 @@ class Collector:
         start = clock()
         rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
-        self.comm.together(lambda: self._check(rewards, rows["values"]))
+        self.comm.together(lambda: self._check(rewards, rows["values"], rows["next_values"]))
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
         normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
@@ -128,11 +128,11 @@ class Collector:
         return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
                        time_act=end - start - self._time_env - (self.comm.seconds - time_comm))
 
-    def _check(self, rewards: np.ndarray, seen: np.ndarray) -> None:
+    def _check(self, rewards: np.ndarray, *seen: np.ndarray) -> None:
         """Raises UserError where rewards [T, N] or what was seen, observations or values [T, N, ...], is not finite."""
         if self._complaint:
             raise UserError(self._complaint)
-        for what, array in (("the reward", rewards), ("an observation or its value", seen)):
+        for what, array in (("the reward", rewards), *(("an observation or its value", x) for x in seen)):
             if not np.isfinite(array).all():
                 t, n = np.argwhere(~np.isfinite(array))[0][:2]
                 raise UserError(f"environment {n} of rank {self.comm.rank}: {what} is {array[t, n]}; training stops "

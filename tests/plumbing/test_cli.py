@@ -140,7 +140,7 @@ def test_bad_input_gets_one_sentence(cli, tmp_path, flags, words):
 def test_spaces_that_are_not_supported_are_refused_in_a_sentence(cli, tmp_path):
     (tmp_path / "odd.py").write_text(
         "import gymnasium as gym\nfrom baselines_lite.toy_envs import Identity\n"
-        "gym.register('Odd-v0', Identity, kwargs={'space': gym.spaces.MultiBinary(3)})\n")
+        "gym.register('Odd-v0', Identity, kwargs={'action_space': gym.spaces.Text(3)})\n")
     done = cli("--env=odd:Odd-v0", "--log_path=log", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 2 and "not supported" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "log").exists()
