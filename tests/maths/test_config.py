@@ -42,8 +42,10 @@ def test_wrong_types_are_refused(kind, value):
     ({"gamma": 1.5}, "gamma must be at most 1"), ({"num_env": 0}, "num_env must be at least 1"),
     ({"seed": -1}, "seed must be at least 0"), ({"nminibatchs": 4}, "did you mean nminibatches"),
     ({"ent_coeff": 0.1}, "did you mean ent_coef"), ({"nminibatches": 3}, "does not divide the batch"),
-    ({"num_timesteps": 100}, "less than one update"), ({"lr": -1e-3}, "lr must be at least 0"),
-    ({"gamma": "nan"}, "must be finite"), ({"preset": "fast"}, "unknown preset"),
+    ({"num_timesteps": 100}, "less than one update"),
+    ({"num_timesteps": 4096, "schedule_timesteps": 100}, "schedule_timesteps=100 is less than num_timesteps=4096"),
+    ({"lr": -1e-3}, "lr must be at least 0"), ({"gamma": "nan"}, "must be finite"),
+    ({"preset": "fast"}, "unknown preset"),
     ({"value_network": "copied"}, "did you mean copy"), ({"num_hiden": 64}, "did you mean num_hidden"),
     ({"num_hidden": 0}, "num_hidden must be at least 1"), ({"num_hidden": "x"}, "must be a whole number"),
 ])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite import UserError, ppo2
+from baselines_lite import ppo2
 from baselines_lite.common.flat import flat_gradient, get_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import MpiAdam
@@ -155,8 +155,3 @@ def test_schedules_can_be_those_of_a_longer_run(horizon, rates, tmp_path):
                schedule_timesteps=horizon, log_path=str(tmp_path), print_interval=1e9)
     with (tmp_path / "progress.csv").open(newline="") as file:
         assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx(rates)
-
-
-def test_a_schedule_shorter_than_the_run_is_refused():
-    with pytest.raises(UserError, match="schedule_timesteps=100 is less than num_timesteps=256"):
-        ppo2.learn("CartPole-v1", 256, num_env=2, nsteps=32, schedule_timesteps=100)
