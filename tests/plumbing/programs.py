@@ -1,7 +1,11 @@
-"""Programs for tests that need several processes; each is run by mpirun as `programs.py NAME [ARGUMENTS]`."""
+"""Programs for tests that need several processes, run by mpirun as `programs.py NAME[,ARGUMENT...] ...`.
+
+Those that come to their end on a rank print "NAME,ARGUMENT: agrees".
+"""
 
 import sys
 import time
+from unittest.mock import patch
 
 import numpy as np
 
@@ -60,8 +64,8 @@ def parameters_drift_apart():
             self.policy.vf_head.b.assign_add([1e-7])
         return collect(self)
 
-    rollout.Collector.collect = drifting
-    ppo2.learn("CartPole-v1", 1e6, num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
+    with patch.object(rollout.Collector, "collect", drifting):
+        ppo2.learn("CartPole-v1", 1e6, num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
 
 
 def nan_on_one_rank():
@@ -118,18 +122,17 @@ def equal_parameters(name, env=None, updates=50):
             first.append((result.obs[0].tolist(), result.actions.tolist()))
         return result
 
-    rollout.Collector.collect = recording
     options = dict(network="cnn_small") if pixels else {}
     options |= dict(normalize_observations=True, normalize_rewards=True) if normalizes else {}
     nsteps = 16 if pixels else 32
-    policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
-                         **SHORT[name], **options)
+    with patch.object(rollout.Collector, "collect", recording):
+        policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
+                             **SHORT[name], **options)
     comm.check_synced(get_flat(policy.trainable_variables))
     comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
     obs, actions = zip(*comm.gather(first[0]))
     assert all(actions[0] != a for a in actions[1:]) and (pixels or all(obs[0] != o for o in obs[1:]))
     assert not normalizes or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
-    print(f"rank {comm.rank} agrees", flush=True)
 
 
 def equal_parameters_with_replay(name):
@@ -141,19 +144,19 @@ def equal_parameters_with_replay(name):
 
     comm, experiments = get_comm(), []
     enter = experiment.Experiment.__enter__
-    experiment.Experiment.__enter__ = lambda self: experiments.append(self) or enter(self)
     options = {"deepq": dict(env="CartPole-v1", train_freq=1, prioritized_replay=True),
                "ddpg": dict(env="Pendulum-v1", train_steps=8, noise="adaptive-param", normalize_observations=True,
                             normalize_returns=True, popart=True)}[name]
-    policy = registry.find(name).learn(total_timesteps=50 * 8 * 2 * comm.size, num_env=2, nsteps=8, learning_starts=32,
-                                       batch_size=16, buffer_size=1000, print_interval=1e9, **options)
+    with patch.object(experiment.Experiment, "__enter__", lambda self: experiments.append(self) or enter(self)):
+        policy = registry.find(name).learn(total_timesteps=50 * 8 * 2 * comm.size, num_env=2, nsteps=8,
+                                           learning_starts=32, batch_size=16, buffer_size=1000, print_interval=1e9,
+                                           **options)
     comm.check_synced(get_flat(policy.trainable_variables))
     assert policy.normalize.obs is None or policy.normalize.obs.count == comm.size * 800
     comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
     stored = experiments[0].buffer[Index(np.arange(100), np.zeros(100, int))]
     obs, actions = zip(*comm.gather((stored.obs.tolist(), stored.actions.tolist())))
     assert obs[0] != obs[1] and actions[0] != actions[1]
-    print(f"rank {comm.rank} agrees", flush=True)
 
 
 def replay_steps_of_one_rank_equal_two(name):
@@ -201,7 +204,6 @@ def replay_steps_of_one_rank_equal_two(name):
     together, stats = run(slice(None), Comm())
     np.testing.assert_allclose(mine, together, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(my_stats, stats, rtol=1e-6)
-    print(f"rank {world.rank} agrees", flush=True)
 
 
 def steps_of_one_rank_equal_two(name):
@@ -277,12 +279,12 @@ def steps_of_one_rank_equal_two(name):
             stats |= fit(batch, indices, 1e-3)
         else:
             cfg = ppo1.Config(objective=variant, noptepochs=3, nminibatches=4, target_kl=1e-5)
-            ppo1.shuffled = lambda *_: indices
             update = ppo1.Update(policy, MpiAdam(policy.trainable_variables, comm), cfg, comm, rng)
             none = np.zeros_like(part["advs"], bool)
             rollout = Rollout(part["obs"], part["actions"], part["advs"], none, none, part["values"], part["values"],
                               part["logp"], [], 0.0, 0.0)
-            stats = update(rollout, part["advs"], part["returns"], 1.0) | {"beta": update.beta}
+            with patch.object(ppo1, "shuffled", lambda *_: indices):
+                stats = update(rollout, part["advs"], part["returns"], 1.0) | {"beta": update.beta}
         return get_flat(policy.trainable_variables), stats
 
     mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world, local)
@@ -291,7 +293,6 @@ def steps_of_one_rank_equal_two(name):
     for key, value in stats.items():
         np.testing.assert_allclose(my_stats[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
-    print(f"rank {world.rank} agrees", flush=True)
 
 
 def acer_of_one_rank_equals_two():
@@ -329,7 +330,6 @@ def acer_of_one_rank_equals_two():
     np.testing.assert_allclose(mine, together, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(my_stats, stats, rtol=1e-9, atol=1e-12)
     assert not np.array_equal(*np.split(mine, 2))
-    print(f"rank {world.rank} agrees", flush=True)
 
 
 def one_rank_equals_two(target_kl):
@@ -378,8 +378,10 @@ def one_rank_equals_two(target_kl):
     for name, value in stats.items():
         np.testing.assert_allclose(my_stats[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
-    print(f"rank {comm.rank} agrees", flush=True)
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](*sys.argv[2:])
+    for call in sys.argv[1:]:
+        name, *arguments = call.split(",")
+        globals()[name](*arguments)
+        print(f"{call}: agrees", flush=True)

@@ -209,7 +209,7 @@ def test_pictures_stay_uint8_until_the_compiled_functions(monkeypatch):
 
 def test_same_seed_same_log_with_one_and_with_two_emulator_threads(tmp_path):
     logs = []
-    for threads in (1, 2, 2):
+    for threads in (1, 2):
         folder = tmp_path / f"{len(logs)}"
         ppo2.learn("ALE/Breakout-v5", 40 * 64, seed=7, env_threads=threads, log_path=str(folder), frame_cap=1500,
                    **(TINY | {"num_env": 4}))
@@ -217,7 +217,7 @@ def test_same_seed_same_log_with_one_and_with_two_emulator_threads(tmp_path):
         keep = [i for i, name in enumerate(rows[0]) if name != "sps" and not name.startswith(("time_", "share_"))]
         logs.append([[row[i] for i in keep] for row in rows])
     assert len(logs[0]) == 41 and int(logs[0][-1][logs[0][0].index("episodes")]) > 2
-    assert logs[0] == logs[1] == logs[2]
+    assert logs[0] == logs[1]
 
 
 def test_the_preset_is_printed_and_saved_and_the_model_plays_alike(tmp_path, capsys):
@@ -271,19 +271,19 @@ def test_evaluation_counts_whole_games():
     (["--env=PongNoFrameskip-v4", "--dtype=float16"], "bfloat16 or float32"),
     (["--env=PongNoFramskip-v4"], "PongNoFrameskip-v4"),
 ])
-def test_bad_input_gets_one_sentence(cli, tmp_path, flags, words):
-    done = cli("--alg=ppo2", *flags)
+def test_bad_input_gets_one_sentence(main, tmp_path, flags, words):
+    done = main("--alg=ppo2", *flags)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_from_the_command_line_to_videos(cli, tmp_path):
-    done = cli("--env=PongNoFrameskip-v4", "--num_timesteps=64", "--network=cnn", "--convs=8@8/4,8@4/4",
+def test_from_the_command_line_to_videos(main, tmp_path):
+    done = main("--env=PongNoFrameskip-v4", "--num_timesteps=64", "--network=cnn", "--convs=8@8/4,8@4/4",
                "--num_hidden=32", "--num_env=2", "--nsteps=16", "--frame_cap=160", "--log_path=log", "--dtype=bfloat16",
                "--save_video_interval=32", "--save_video_length=8", "--threads=1")
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "log/videos").glob("*.mp4"))
-    done = cli("--load_path=log/model.safetensors", "--play", "--play_episodes=2", "--log_path=watched")
+    done = main("--load_path=log/model.safetensors", "--play", "--play_episodes=2", "--log_path=watched")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cut off by the time limit") == 2
     videos = list((tmp_path / "watched").rglob("*.mp4"))
@@ -313,13 +313,6 @@ def test_replayed_games_are_what_was_seen(env_id, options):
         begun, cut = begun + fresh.sum(), cut + len(order)
         lives += (segments.data["terminated"] & ~fresh).sum()
     assert (cut if "frame_cap" in options else lives) > 5 and begun > 1
-
-
-@pytest.mark.parametrize("name", ["ppo2", "trpo_mpi", "acer"])
-def test_ranks_agree_on_pictures(program, name):
-    done = program("equal_parameters", name, "PongNoFrameskip-v4", 5, ranks=2, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == 2
 
 
 def test_a_vector_environment_of_games_can_be_given():

@@ -1,12 +1,14 @@
-"""The command line as a subprocess: what it says, how fast, and that bad input costs nothing."""
+"""The command line: what it says, how fast, and that bad input costs nothing."""
 
 import csv
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
 
+import gymnasium as gym
 import pytest
 
 from tests.conftest import ROOT
@@ -70,21 +72,20 @@ def test_play_needs_only_the_file(trained, cli):
     assert "episode 2: return" in done.stdout and "mean return" in done.stdout
 
 
-def test_play_without_display_writes_videos_or_names_the_extra(trained, cli, tmp_path):
+def test_play_without_display_writes_videos_or_names_the_extra(trained, main, missing, monkeypatch, tmp_path):
     folder, _ = trained
     flags = (f"--load_path={folder / 'log/model.safetensors'}", "--play", "--play_episodes=1", "--log_path=here")
-    assert cli(*flags, env={"DISPLAY": ""}).returncode == 0
+    monkeypatch.setenv("DISPLAY", "")
+    done = main(*flags)
+    assert done.returncode == 0 and done.stderr == ""
     assert list((tmp_path / "here/videos").glob("*/*.mp4"))
-    assert cli(*flags, env={"DISPLAY": ""}).stderr == ""
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "fake/sitecustomize.py").write_text(
-        "import importlib.util as u\nf = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'moviepy' else f(n, *a)")
-    done = cli(*flags, env={"DISPLAY": "", "PYTHONPATH": str(tmp_path / "fake")})
+    missing("moviepy")
+    done = main(*flags)
     assert done.returncode == 2 and "baselines-lite[video]" in done.stderr
 
 
-def test_videos_while_training(cli, tmp_path):
-    done = cli(*RUN, "--log_path=log", "--save_video_interval=200", "--save_video_length=20")
+def test_videos_while_training(main, tmp_path):
+    done = main(*RUN, "--log_path=log", "--save_video_interval=200", "--save_video_length=20")
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "log/videos").glob("*.mp4"))) >= 3
 
@@ -127,26 +128,35 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "words"), BAD)
-def test_bad_input_gets_one_sentence(cli, tmp_path, flags, words):
-    given = {f.split("=")[0] for f in flags}
-    rest = [f for f in ("--env=CartPole-v1", "--log_path=log") if f.split("=")[0] not in given]
-    done = cli(*rest, *flags)
+def refused(done, words, folder):
+    """With one sentence, and nothing else happened."""
     assert done.returncode == 2
     assert words in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert done.stdout == "" and os.listdir(tmp_path) == []
+    assert done.stdout == "" and os.listdir(folder) == []
 
 
-def test_spaces_that_are_not_supported_are_refused_in_a_sentence(cli, tmp_path):
+@pytest.mark.parametrize(("flags", "words"), BAD)
+def test_bad_input_gets_one_sentence(main, tmp_path, flags, words):
+    given = {f.split("=")[0] for f in flags}
+    rest = [f for f in ("--env=CartPole-v1", "--log_path=log") if f.split("=")[0] not in given]
+    refused(main(*rest, *flags), words, tmp_path)
+
+
+def test_bad_input_gets_one_sentence_from_a_process_of_its_own(cli, tmp_path):
+    refused(cli("--env=CartPole-v1", "--nminibatches=7"), "does not divide the batch", tmp_path)
+
+
+def test_spaces_that_are_not_supported_are_refused_in_a_sentence(main, monkeypatch, tmp_path):
     (tmp_path / "odd.py").write_text(
         "import gymnasium as gym\nfrom baselines_lite.toy_envs import Identity\n"
         "gym.register('Odd-v0', Identity, kwargs={'action_space': gym.spaces.Text(3)})\n")
-    done = cli("--env=odd:Odd-v0", "--log_path=log", env={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.syspath_prepend(tmp_path)
+    done = main("--env=odd:Odd-v0", "--log_path=log")
     assert done.returncode == 2 and "not supported" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "log").exists()
 
 
-def test_bad_model_files(trained, cli, tmp_path):
+def test_bad_model_files(trained, main, tmp_path):
     folder, _ = trained
     data = (folder / "log/model.safetensors").read_bytes()
     (tmp_path / "short.safetensors").write_bytes(data[: len(data) // 2])
@@ -154,43 +164,43 @@ def test_bad_model_files(trained, cli, tmp_path):
     (tmp_path / "good.safetensors").write_bytes(data)
     for name, words in (("short", "damaged"), ("junk", "damaged")):
         for flags in (("--play",), ("--env=CartPole-v1", "--num_timesteps=20000")):
-            done = cli(f"--load_path={name}.safetensors", *flags)
+            done = main(f"--load_path={name}.safetensors", *flags)
             assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
-    done = cli("--load_path=good.safetensors", "--env=Acrobot-v1")
+    done = main("--load_path=good.safetensors", "--env=Acrobot-v1")
     assert done.returncode == 2 and "does not fit" in done.stderr
-    done = cli("--load_path=good.safetensors", "--env=Acrobot-v1", "--play")
+    done = main("--load_path=good.safetensors", "--env=Acrobot-v1", "--play")
     assert done.returncode == 2 and "was made for the space" in done.stderr
     other = data.replace(b'"algorithm\\": \\"ppo2', b'"algorithm\\": \\"a2c2')
     if other == data:
         other = data.replace(b"ppo2", b"a2c2", 1)
     (tmp_path / "other.safetensors").write_bytes(other)
-    done = cli("--load_path=other.safetensors", "--env=CartPole-v1")
+    done = main("--load_path=other.safetensors", "--env=CartPole-v1")
     assert done.returncode == 2 and "its algorithm is a2c2, not ppo2" in done.stderr
     assert (tmp_path / "good.safetensors").read_bytes() == data
 
 
-def test_training_goes_on_from_a_file(trained, cli):
+def test_training_goes_on_from_a_file(trained, main):
     folder, _ = trained
-    done = cli(*RUN, f"--load_path={folder / 'log/model.safetensors'}", "--log_path=log")
+    done = main(*RUN, f"--load_path={folder / 'log/model.safetensors'}", "--log_path=log")
     assert done.returncode == 0, done.stderr
 
 
-def test_an_earlier_run_is_moved_aside(cli, tmp_path):
+def test_an_earlier_run_is_moved_aside(main, tmp_path):
     for _ in range(2):
-        assert cli(*RUN, "--log_path=log").returncode == 0
+        assert main(*RUN, "--log_path=log").returncode == 0
     assert {"progress.csv", "monitor.csv", "config.json"} <= set(os.listdir(tmp_path / "log/previous-1"))
 
 
-def test_target_return_stops_early(cli):
-    done = cli("--env=CartPole-v1", "--num_timesteps=1e6", "--target_return=10", "--log_path=log")
+def test_target_return_stops_early(main):
+    done = main("--env=CartPole-v1", "--num_timesteps=1e6", "--target_return=10", "--log_path=log")
     assert done.returncode == 0 and "reached the target return" in done.stdout
 
 
-def test_tensorboard_has_every_figure_of_progress_csv(cli, tmp_path):
+def test_tensorboard_has_every_figure_of_progress_csv(main, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    done = cli(*RUN, "--tensorboard", "--log_path=log")
+    done = main(*RUN, "--tensorboard", "--log_path=log")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "log/progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -204,17 +214,14 @@ def test_tensorboard_has_every_figure_of_progress_csv(cli, tmp_path):
         assert all(abs(written[k] - expected[k]) <= 1e-5 * max(1, abs(expected[k])) for k in expected)
 
 
-def test_tensorboard_without_its_package_names_the_extra(cli, tmp_path):
-    (tmp_path / "hide/tensorboard").mkdir(parents=True)
-    code = ("import importlib.util as u; find = u.find_spec; "
-            "u.find_spec = lambda name, *a: None if name == 'tensorboard' else find(name, *a)")
-    (tmp_path / "hide/sitecustomize.py").write_text(code)
-    done = cli(*RUN, "--tensorboard", env={"PYTHONPATH": str(tmp_path / "hide")})
+def test_tensorboard_without_its_package_names_the_extra(main, missing):
+    missing("tensorboard")
+    done = main(*RUN, "--tensorboard")
     assert done.returncode == 2 and "baselines-lite[tensorboard]" in done.stderr
 
 
-def test_dashes_are_underscores(cli):
-    done = cli("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log")
+def test_dashes_are_underscores(main):
+    done = main("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log")
     assert done.returncode == 0, done.stderr
 
 
@@ -251,18 +258,22 @@ def learn(env, total_timesteps, **options):
 
 @pytest.mark.parametrize("flags", [("--network=mine:sequential", "--width=5"), ("--network=mine:module",),
                                    ("--alg=mine.again",), ("--env=mine:Pole-v0",)])
-def test_parts_of_ones_own_from_outside_the_package(cli, tmp_path, flags):
+def test_parts_of_ones_own_from_outside_the_package(main, monkeypatch, tmp_path, flags):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/__init__.py").write_text(MY_CODE)
     (tmp_path / "mine/again.py").write_text("from mine import *")
-    env = {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DISPLAY", "")
+    for name in ("mine", "mine.again"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    gym.registry.pop("Pole-v0", None)
     given = [flag for flag in RUN if flag.partition("=")[0] != flags[0].partition("=")[0]]
-    done = cli(*given, *flags, "--log_path=log", env=env)
+    done = main(*given, *flags, "--log_path=log")
     assert done.returncode == 0, done.stderr
     assert ("my own learn" in done.stdout) == ("again" in flags[0])
-    done = cli("--load_path=log/model.safetensors", "--play", "--play_episodes=1", env=env)
+    done = main("--load_path=log/model.safetensors", "--play", "--play_episodes=1")
     assert done.returncode == 0, done.stderr
-    bad = cli(*given, *flags, "--log_path=log2", "--wdith=5", env=env)
+    bad = main(*given, *flags, "--log_path=log2", "--wdith=5")
     assert bad.returncode == 2 and "wdith" in bad.stderr and bad.stderr.count("\n") == 1
 
 
@@ -272,16 +283,17 @@ def test_nothing_is_left_in_the_working_directory_by_mujoco(cli, tmp_path):
     assert os.listdir(tmp_path) == ["log"]
 
 
-def test_same_seed_same_log_byte_for_byte(cli, tmp_path):
+def test_same_seed_same_log_byte_for_byte(cli, main, tmp_path):
     """Two runs of 24 updates with normalisation; wall-clock columns aside."""
-    flags = ("--env=Pendulum-v1", "--num_env=2", "--nsteps=64", "--num_timesteps=3072", "--seed=5", "--threads=2",
+    flags = ("--env=Pendulum-v1", "--num_env=2", "--nsteps=64", "--num_timesteps=3072", "--seed=5",
              "--normalize_observations=true", "--normalize_rewards=true")
-    for ranks, names in ((1, ("a", "b")), (2, ("c", "d"))):
+    two_ranks = functools.partial(cli, ranks=2)
+    for updates, runs in ((24, (cli, main)), (12, (two_ranks, two_ranks))):
         logs = []
-        for name in names:
-            assert cli(*flags, f"--log_path={name}", ranks=ranks).returncode == 0
-            with (tmp_path / name / "progress.csv").open(newline="") as file:
+        for run in runs:
+            assert run(*flags, "--log_path=log").returncode == 0
+            with (tmp_path / "log/progress.csv").open(newline="") as file:
                 rows = list(csv.reader(file))
             keep = [i for i, c in enumerate(rows[0]) if c != "sps" and not c.startswith(("time_", "share_"))]
             logs.append("\n".join(",".join(row[i] for i in keep) for row in rows))
-        assert logs[0] == logs[1] and logs[0].count("\n") == 24 // ranks
+        assert logs[0] == logs[1] and logs[0].count("\n") == updates

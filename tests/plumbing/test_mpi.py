@@ -36,11 +36,34 @@ def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
     assert "rank 1 of 3" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("ppo2", 3), *((name, 2) for name in ALGORITHMS if name not in REPLAY)])
-def test_parameters_stay_bitwise_equal_while_experience_differs(program, name, ranks):
-    done = program("equal_parameters", name, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == ranks
+STEPS = ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
+         "ppo1:kl_fixed", "ppo1:kl_adaptive"]
+ON_TWO_RANKS = [
+    *(f"equal_parameters,{name}" for name in ALGORITHMS if name not in REPLAY),
+    *(f"equal_parameters,{name},PongNoFrameskip-v4,5" for name in ("ppo2", "trpo_mpi", "acer")),
+    *(f"{what},{name}" for what in ("equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two")
+      for name in REPLAY),
+    *(f"steps_of_one_rank_equal_two,{step}" for step in STEPS),
+    "acer_of_one_rank_equals_two", "one_rank_equals_two,none", "one_rank_equals_two,0.002",
+]
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(program, request):
+    """All of the selected calls in one start, which takes as long as several of them."""
+    chosen = [getattr(item, "callspec", None) and item.callspec.params.get("call") for item in request.session.items]
+    return program(*filter(None, chosen), timeout=400)
+
+
+@pytest.mark.parametrize("call", ON_TWO_RANKS)
+def test_two_ranks_agree(on_two_ranks, call):
+    """With each other, their experience being different; and with one that has all the data."""
+    assert on_two_ranks.stdout.splitlines().count(f"{call}: agrees") == 2, on_two_ranks.stderr
+
+
+def test_three_ranks_agree(program):
+    done = program("equal_parameters,ppo2", ranks=3)
+    assert done.stdout.count("agrees") == 3, done.stderr
 
 
 def test_ranks_with_unlike_settings_are_refused(program):
@@ -51,35 +74,6 @@ def test_ranks_with_unlike_settings_are_refused(program):
 def test_parameters_that_drift_apart_end_the_run(program):
     done = program("parameters_drift_apart")
     assert done.returncode != 0 and "the parameters differ between ranks" in done.stderr
-
-
-@pytest.mark.parametrize("name", REPLAY)
-@pytest.mark.parametrize("what", ["equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two"])
-def test_replay_under_mpirun(program, what, name):
-    done = program(what, name)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == 2
-
-
-@pytest.mark.parametrize("name", ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty",
-                                  "ppo1:clip", "ppo1:kl_fixed", "ppo1:kl_adaptive"])
-def test_a_step_of_one_rank_with_twice_the_data_is_that_of_two(program, name):
-    done = program("steps_of_one_rank_equal_two", name)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == 2
-
-
-def test_acer_on_one_rank_with_twice_the_data_is_acer_on_two(program):
-    done = program("acer_of_one_rank_equals_two")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == 2
-
-
-@pytest.mark.parametrize("target_kl", ["none", "0.002"])
-def test_one_rank_with_twice_the_data_is_two_ranks(program, target_kl):
-    done = program("one_rank_equals_two", target_kl)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agrees") == 2
 
 
 def test_an_unwritable_path_is_told_once_and_all_ranks_exit_2(cli, tmp_path):
