@@ -23,8 +23,8 @@ from baselines_lite.acer.config import PRESETS, Config
 from baselines_lite.acer.replay import Replay, Segments, segments_of
 from baselines_lite.common.actor_q import ActorQ
 from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.flat import Vectors
 from baselines_lite.common.minibatch import Batch
-from baselines_lite.common.mpi_optimizer import Vectors
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream

@@ -10,17 +10,20 @@ import tensorflow as tf
 
 from baselines_lite.common.errors import UserError
 
+Vectors = list[tf.Tensor]
+
 
 def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
     """All elements as one vector [P]."""
     return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
 
 
-def unflatten(vector: tf.Tensor, like: Sequence[tf.Variable]) -> list[tf.Tensor]:
-    """The vector [P] cut into tensors of the shapes of `like`."""
-    if len(like) == 1:
-        return [tf.reshape(vector, like[0].shape)]
-    parts = tf.split(vector, [int(np.prod(v.shape)) for v in like])
+def unflatten(vector: tf.Tensor | np.ndarray, like: Sequence[tf.Variable]) -> list[tf.Tensor | np.ndarray]:
+    """The vector [P] cut into tensors of the shapes of `like`; a NumPy vector into views of it."""
+    sizes = [int(np.prod(v.shape)) for v in like]
+    if isinstance(vector, np.ndarray):
+        return [part.reshape(tuple(v.shape)) for part, v in zip(np.split(vector, np.cumsum(sizes)[:-1]), like)]
+    parts = tf.split(vector, sizes) if len(like) > 1 else [vector]
     return [tf.reshape(part, v.shape) for part, v in zip(parts, like, strict=True)]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.mpi_optimizer import MpiOptimizer, Vectors
+from baselines_lite.common.flat import Vectors
+from baselines_lite.common.mpi_optimizer import MpiOptimizer
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout, flatten, sequences
 

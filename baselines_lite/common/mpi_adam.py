@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.flat import Vectors
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_optimizer import MpiOptimizer, Vectors
+from baselines_lite.common.mpi_optimizer import MpiOptimizer
 
 
 class AdamState(NamedTuple):

@@ -13,10 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from baselines_lite.common.flat import Parts, get_flat, set_flat
+from baselines_lite.common.flat import Parts, Vectors, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
-
-Vectors = list[tf.Tensor]
 
 
 class MpiOptimizer(tf.Module):

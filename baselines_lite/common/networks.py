@@ -86,7 +86,7 @@ class Dense(tf.Module):
 
     def numpy(self) -> NumpyFunction:
         """The layer with a copy of its present weights, in NumPy."""
-        w, b = self.w.numpy(), self.b.numpy()
+        w, b = np.asarray(self.w), np.asarray(self.b)
 
         def forward(x: np.ndarray) -> np.ndarray:
             y = x.dot(w)
@@ -171,7 +171,7 @@ class LayerNorm(tf.Module):
 
     def numpy(self) -> NumpyFunction:
         """The layer with a copy of its present weights, in NumPy."""
-        gain, bias = self.gain.numpy(), self.bias.numpy()
+        gain, bias = np.asarray(self.gain), np.asarray(self.bias)
 
         def forward(x: np.ndarray) -> np.ndarray:
             centred = x - x.mean(axis=-1, keepdims=True)

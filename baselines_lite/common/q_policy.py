@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +13,7 @@ from baselines_lite.common import networks
 from baselines_lite.common.config import Sizes
 from baselines_lite.common.distributions import CategoricalType
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.flat import Parts, Vectors
 from baselines_lite.common.policy import Acted, Actor, Policy
 
 
@@ -67,6 +68,32 @@ class QPolicy(Policy):
             return a if v_head is None else v_head(latent) + a - a.mean(axis=-1, keepdims=True)
 
         return q
+
+    def following_q_function(self, parts: Parts, theta: Vectors) -> tuple[networks.NumpyFunction,
+                                                                          Callable[[Vectors], None]]:
+        """As `q_function`, with the parameters theta, and a function that makes it go on with others; both are cheap.
+
+        theta are vectors of `parts`, of this policy's parameters.
+        """
+        if networks.runs_in_numpy(self.net):
+            arrays = [np.array(vector) for vector in theta]
+            with parts.at(self, arrays):
+                q = self.q_function()  # on views of the arrays
+
+            def renew(theta: Vectors) -> None:
+                for array, vector in zip(arrays, theta, strict=True):
+                    np.copyto(array, vector)
+
+            return q, renew
+        latest = [theta]
+
+        @tf.function(reduce_retracing=True)
+        def q_at(theta: Vectors, features: tf.Tensor) -> tf.Tensor:
+            with parts.at(self, theta):
+                return self.q(features)
+
+        return (lambda features: q_at(latest[0], tf.constant(features)).numpy(),
+                lambda theta: latest.__setitem__(0, theta))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Two uniform numbers in [0, 1) each: whether to act at random, and how."""

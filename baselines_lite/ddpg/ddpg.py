@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
+from baselines_lite.common.flat import Vectors
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_adam import AdamState, MpiAdam
-from baselines_lite.common.mpi_optimizer import Vectors
 from baselines_lite.common.replay_buffer import ReplayBuffer, Transitions
 from baselines_lite.common.replay_collector import ReplayCollector, frame_of
 from baselines_lite.common.seeding import stream

@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.mpi_optimizer import Vectors
+from baselines_lite.common.flat import Vectors
+from baselines_lite.common.mpi_adam import AdamState, MpiAdam
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy
@@ -44,7 +44,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                                     cut_is_death=cfg.time_limit == "terminal")
         update = Update(policy, MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
                                         max_grad_norm=cfg.max_grad_norm), cfg)
-        explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp)
+        explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp, update)
         rng, steps = stream(run.seed, "replay", comm.rank), cfg.train_freq * cfg.num_env * comm.size
         done = 0  # environment steps over all ranks
         while not exp.finished:
@@ -54,9 +54,9 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                 done += steps
                 if done > cfg.learning_starts:
                     found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / exp.horizon))
-                    explorer.renew()
                 if done // cfg.target_network_update_freq > (done - steps) // cfg.target_network_update_freq:
                     update.copy_to_target()
+            update.sync()
             explorer.adapt(buffer[buffer.sample(rng, cfg.batch_size)].obs)
             exp.log(collector.drain(), figures(found) | explorer.figures | {"gradient_steps": float(len(found))})
         return policy
@@ -90,19 +90,13 @@ def exploration(cfg: Config, progress: float) -> float:
 class Explorer:
     """Epsilon-greedy actions."""
 
-    def __init__(self, exp: Experiment) -> None:
-        self.policy, self._noise = exp.policy, stream(exp.run.seed, "noise", exp.comm.rank)
-        self.renew()
-
-    def renew(self) -> None:
-        """Takes in the policy's present parameters."""
-        self._q = self.policy.q_function()
+    def __init__(self, exp: Experiment, update: Update) -> None:
+        self.policy, self.update, self._noise = exp.policy, update, stream(exp.run.seed, "noise", exp.comm.rank)
 
     def actor(self, epsilon: float) -> Explore:
         """A function from features [N, ...] to actions [N]."""
-        self._epsilon, policy = epsilon, self.policy
-        return lambda features, firsts: policy.choose(self._q, features, policy.noise(self._noise, (len(features),)),
-                                                      epsilon)
+        self._epsilon, policy, q = epsilon, self.policy, self.update.q
+        return lambda features, firsts: policy.choose(q, features, policy.noise(self._noise, (len(features),)), epsilon)
 
     def adapt(self, obs: np.ndarray) -> None:
         """Takes in observations [B, ...] of a minibatch, after each row of the log."""
@@ -123,13 +117,14 @@ class NoisyExplorer(Explorer):
     KL = -log(1 - epsilon + epsilon / K) nats (Plappert et al. 2018, appendix C.1).
     """
 
-    def __init__(self, exp: Experiment) -> None:
+    def __init__(self, exp: Experiment, update: Update) -> None:
+        super().__init__(exp, update)
         self.noise = ParameterNoise(exp.policy, q_policy(exp, exp.policy.network_options),
                                     stream(exp.run.seed, "parameter noise", exp.comm.rank), std=0.01)
-        super().__init__(exp)
         self._redraw()
 
     def _redraw(self) -> None:
+        self.update.sync()
         self.noise.perturb()
         self._noisy = self.noise.perturbed.q_function()
 
@@ -145,7 +140,7 @@ class NoisyExplorer(Explorer):
 
     def adapt(self, obs: np.ndarray) -> None:
         features = features_of(self.policy, tf.constant(obs)).numpy()
-        self.noise.adapt(lambda: mean_kl(self._q(features), self.noise.perturbed.q_function()(features)),
+        self.noise.adapt(lambda: mean_kl(self.update.q(features), self.noise.perturbed.q_function()(features)),
                          -np.log(1 - self._epsilon + self._epsilon / self.policy.num_actions))
         self._redraw()
 
@@ -167,11 +162,17 @@ def figures(found: list[np.ndarray]) -> dict[str, float]:
 
 
 class Update:
-    """Gradient steps on minibatches of a replay buffer, and the target network's parameters."""
+    """Gradient steps on minibatches of a replay buffer, and the target network.
+
+    Between steps the parameters are in tensors, since each variable costs a compiled call 20 us; `sync` hands them to
+    the policy. `q` is a function from features [N, ...] to Q [N, K], always with the latest parameters.
+    """
 
     def __init__(self, policy: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
         self.policy, self.optimizer, self.cfg = policy, optimizer, cfg
-        self.target = [tf.Variable(x, trainable=False) for x in optimizer.parts.join(optimizer.parameters)]
+        self.state = optimizer.state()
+        self.target = self.state.theta
+        self.q, self._renew_q = policy.following_q_function(optimizer.parts, self.state.theta)
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._step = tf.function(self._gradient_step, jit_compile=alone and xla)
         self._gradient = tf.function(self._loss_gradient, jit_compile=not alone and xla)
@@ -179,8 +180,11 @@ class Update:
 
     def copy_to_target(self) -> None:
         """Q' <- Q."""
-        for variable, x in zip(self.target, self.optimizer.parts.join(self.optimizer.parameters), strict=True):
-            variable.assign(x)
+        self.target = self.state.theta
+
+    def sync(self) -> None:
+        """Gives the policy the latest parameters."""
+        self.optimizer.assign(self.state)
 
     def __call__(self, buffer: ReplayBuffer, rng: np.random.Generator, lr: float, remaining: float) -> np.ndarray:
         """One step on a minibatch from the buffer, whose priorities it renews; returns its STATS."""
@@ -196,21 +200,21 @@ class Update:
 
     def step(self, batch: Transitions, weights: np.ndarray, lr: float) -> tuple[np.ndarray, np.ndarray]:
         """One step on a minibatch with importance weights [B]; returns the errors Q - y [B] and the mean STATS."""
-        rates = tf.constant(np.float32(lr), self.policy.dtype)
-        errors, stats = self._step(*map(tf.constant, batch), tf.constant(weights, self.policy.dtype), rates)
+        rate, weights = (tf.constant(x, self.policy.dtype) for x in (lr, weights))
+        self.state, errors, stats = self._step(self.state, self.target, Transitions(*map(tf.constant, batch)), weights,
+                                               rate)
+        self._renew_q(self.state.theta)
         return errors.numpy(), stats.numpy()
 
-    def _gradient_step(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        state = self.optimizer.state()
-        g, stats, errors = self._gradient(state.theta, [v.read_value() for v in self.target], *inputs[:-1])
+    def _gradient_step(self, state: AdamState, target: Vectors, batch: Transitions, weights: tf.Tensor, rate: tf.Tensor
+                       ) -> tuple[AdamState, tf.Tensor, tf.Tensor]:
+        g, stats, errors = self._gradient(state.theta, target, batch, weights)
         g, stats = self.optimizer.average(g, stats)
-        self.optimizer.assign(self._apply(state, g, inputs[-1]))
-        return errors, stats
+        return self._apply(state, g, rate), errors, stats
 
-    def _loss_gradient(self, theta: Vectors, target: Vectors, *batch: tf.Tensor
+    def _loss_gradient(self, theta: Vectors, target: Vectors, batch: Transitions, weights: tf.Tensor
                        ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
         """(gradient, STATS, errors [B]) at the parameters theta, with those of the target network."""
-        batch, weights = Transitions(*batch[:-1]), batch[-1]
         with self.optimizer.parts.at(self.policy, target):
             q_next = self.policy.q(features_of(self.policy, batch.next_obs))
         with tf.GradientTape() as tape:

@@ -81,24 +81,44 @@ def test_a_weighted_step_of_a_linear_q_by_hand(double_q):
     policy, rng = QPolicy(BOX, THREE, network_options={"num_layers": 0}, hiddens=None, dueling=False,
                           dtype=tf.float64), np.random.default_rng(5)
     w, w_target = rng.normal(size=(2, 4, 3))
-    policy.a_head.layers[0].w.assign(w_target)
-    update = Update(policy, MpiAdam(policy.trainable_variables, Comm()), Config(gamma=0.9, double_q=double_q))
     policy.a_head.layers[0].w.assign(w)
+    update = Update(policy, MpiAdam(policy.trainable_variables, Comm()), Config(gamma=0.9, double_q=double_q))
+    update.target = [tf.constant(np.concatenate([np.zeros(3), w_target.ravel()]))]  # biases, weights
     batch, weights = batch_of(rng, 6), rng.random(6)
     rows = np.arange(6)
     best = (batch.next_obs @ (w if double_q else w_target)).argmax(axis=1)
     y = batch.rewards + 0.9 * ~batch.terminated * (batch.next_obs @ w_target)[rows, best]
     errors = (batch.obs @ w)[rows, batch.actions] - y
     gradient = batch.obs.T @ (np.eye(3)[batch.actions] * (weights * np.clip(errors, -1, 1))[:, None]) / 6
-    (vector,), _, _ = update._gradient(update.optimizer.state().theta, update.target, *map(tf.constant, batch),
+    (vector,), _, _ = update._gradient(update.state.theta, update.target, Transitions(*map(tf.constant, batch)),
                                        tf.constant(weights))
     np.testing.assert_allclose(vector[3:15], gradient.ravel(), atol=1e-12)  # behind the biases
     found, _ = update.step(batch, weights, 0.01)
     np.testing.assert_allclose(found, errors, atol=1e-12)
+    np.testing.assert_array_equal(policy.a_head.layers[0].w, w)
+    update.sync()
     np.testing.assert_allclose(policy.a_head.layers[0].w, w - 0.01 * np.sign(gradient), atol=1e-6)  # Adam's first step
     np.testing.assert_array_equal(update.target[0][3:], w_target.ravel())
     update.copy_to_target()
     np.testing.assert_array_equal(update.target[0], get_flat(policy.trainable_variables))
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn_small"])
+def test_acting_follows_the_updates_before_the_policy_does(network):
+    space = BOX if network == "mlp" else gym.spaces.Box(0, 255, (36, 36, 4), np.uint8)
+    policy, rng = QPolicy(space, THREE, network=network, hiddens="8", seed=2), np.random.default_rng(0)
+    update = Update(policy, MpiAdam(policy.trainable_variables, Comm()), Config())
+    obs = rng.integers(256, size=(6, *space.shape)).astype(space.dtype)
+    batch = Transitions(obs, rng.integers(3, size=6), rng.normal(size=6), obs[::-1].copy(), rng.random(6) < 0.3)
+    before = update.q(obs)
+    np.testing.assert_allclose(before, policy.q_function()(obs), atol=1e-5)
+    for _ in range(2):
+        update.step(batch, np.ones(6, np.float32), 0.1)
+    after = update.q(obs)
+    np.testing.assert_allclose(before, policy.q_function()(obs), atol=1e-5)
+    update.sync()
+    np.testing.assert_allclose(after, policy.q_function()(obs), atol=1e-5)
+    assert np.abs(after - before).min() > 1e-3
 
 
 def test_stacked_frames_become_pictures():
@@ -157,12 +177,10 @@ def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(
     assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.02
 
 
-@pytest.mark.parametrize("options", [{}, {"prioritized_replay": True}])
-def test_parameter_noise_neither_explodes_nor_dies(options, tmp_path):
+def test_parameter_noise_neither_explodes_nor_dies(tmp_path):
     from baselines_lite import deepq
 
-    deepq.learn("CartPole-v1", 1500, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9,
-                **options)
+    deepq.learn("CartPole-v1", 1500, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9)
     with (tmp_path / "progress.csv").open(newline="") as file:
         stds = [float(row["param_noise_std"]) for row in csv.DictReader(file)]
     assert min(stds) > 0.005 and max(stds) < 0.1

@@ -191,6 +191,7 @@ def replay_steps_of_one_rank_equal_two(name):
                                  deepq_config.Config())
             stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][2:]
                      for i in range(S)]
+            update.sync()
         else:
             policy = DeterministicPolicy(box, box, seed=0, dtype=tf.float64)
             cfg = ddpg_config.Config(normalize_returns=True, popart=True, batch_size=B * (2 // comm.size),
