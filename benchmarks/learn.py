@@ -55,12 +55,18 @@ ACER_TOY = ("--gamma=0.9", "--replay_start=200")
 FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 
 
-def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str) -> dict[str, Task]:
-    """The tasks that vpg, npg, trpo_mpi and ppo1 share, with what each must reach."""
-    return {
-        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, (*FAMILY_IDENTITY, *flags), per_step=100),
-        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, (*FAMILY_IDENTITY, *flags), per_step=100),
-        "cartpole": Task("CartPole-v1", 2e5, cartpole, flags),
+def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str, steps: float = 2e5,
+           ranks: int = 4) -> dict[str, Task]:
+    """The tasks that the policy-gradient algorithms share, with what each must reach; CartPole for `steps` steps.
+
+    Several ranks share the batch of one.
+    """
+    identity = {f"identity-{space.lower()}": Task(f"{TOY}Identity{space}-v0", 3e4, target, (*FAMILY_IDENTITY, *flags),
+                                                  per_step=100)
+                for space, target in (("Discrete", 0.9), ("MultiDiscrete", 0.9), ("Box", -0.1))}
+    return identity | {
+        "cartpole": Task("CartPole-v1", steps, cartpole, flags),
+        f"cartpole-{ranks}ranks": Task("CartPole-v1", steps, cartpole, (f"--num_env={8 // ranks}", *flags), ranks),
         "halfcheetah": Task("HalfCheetah-v5", 1e6, halfcheetah, flags),
         "hopper": Task("Hopper-v5", 1e6, hopper, flags),
     }
@@ -72,15 +78,13 @@ TASKS: dict[str, dict[str, Task]] = {
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
-    "a2c": family(450, 1000, 700) | {
-        "cartpole": Task("CartPole-v1", 3e5, 450),
+    "a2c": family(450, 1000, 700, steps=3e5, ranks=2) | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", "--nsteps=10", "--gamma=0.9"),
                               per_step=5),
         "pong": Task("PongNoFrameskip-v4", 2.5e6, -12, seeds=(0,)),
         "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, 33, seeds=(0,)),
     },
-    "acktr": family(475, 1450, 2000) | {
-        "cartpole": Task("CartPole-v1", 3e5, 475),
+    "acktr": family(475, 1450, 2000, steps=3e5, ranks=2) | {
         "pong": Task("PongNoFrameskip-v4", 2.5e6, 16, seeds=(0,)),
     },
     "deepq": {

@@ -1,4 +1,4 @@
-"""Surrogate losses and value losses, per sample [B] or their mean; what ppo1 and ppo2 share."""
+"""Losses of policies, values and action values, per sample [B] or their mean, each written once."""
 
 from __future__ import annotations
 

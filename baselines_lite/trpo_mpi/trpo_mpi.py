@@ -44,7 +44,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
                                     num_env=cfg.num_env)
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
-                                    lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
+                                  lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
                               merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)

@@ -37,9 +37,9 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         noise_rank = comm.rank if cfg.streams == "rank" else 0
         policy_step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
-                                    lambda batch, _: policy_loss(policy, cfg, batch), ("policy_loss", "entropy"))
+                                  lambda batch, _: policy_loss(policy, cfg, batch), ("policy_loss", "entropy"))
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
-                                    lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
+                                  lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", noise_rank)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
                               merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
