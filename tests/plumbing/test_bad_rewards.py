@@ -57,8 +57,8 @@ def test_with_replay_such_a_reward_is_never_drawn(name, after):
 @pytest.mark.parametrize("name", ["deepq", "ddpg"])
 def test_with_replay_an_observation_that_is_none_ends_the_run_unsaved(name, tmp_path):
     with pytest.raises(UserError, match="no longer finite"):
-        registry.find(name).learn(lambda: Breaks(100, "observation", name == "ddpg"), 20_000, **SHORT[name], **QUIET,
-                                  save_path=str(tmp_path / "m"))
+        registry.find(name).learn(lambda: Breaks(100, "observation", name == "ddpg"), 20_000, **QUIET,
+                                  **(SHORT[name] | {"nsteps": 4}), save_path=str(tmp_path / "m"))
     assert not (tmp_path / "m").exists()
 
 
