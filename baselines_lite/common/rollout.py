@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -170,8 +171,7 @@ class Collector:
         over: np.ndarray | None = None
         raw = None if policy.normalize.obs is None else np.empty((T + 1, N, encoder.vector_size))
         states = np.empty((T + 1, *self._state.shape), self._state.dtype) if recurrent else None
-        cut: list[tuple[int, int]] = []  # (t, n) of episodes that a time limit cut in SAME_STEP mode, and
-        ends: list[tuple[np.ndarray, ...]] = []  # features of their final observations, memory, no firsts
+        ends: list[tuple[np.ndarray, ...]] = []  # of episodes that a time limit cut in SAME_STEP mode: see _cut_off
 
         for t in range(T):
             policy.features(self._obs, obs[t], None if raw is None else raw[t])
@@ -193,14 +193,7 @@ class Collector:
                 self._dead = terminated[t] | truncated[t]
             elif recurrent or "final_obs" in infos or truncated[t].any():
                 self._firsts = terminated[t] | truncated[t]
-                rows = np.flatnonzero(truncated[t] & ~terminated[t])
-                if len(rows) and "final_obs" not in infos:
-                    self._complaint = ("the vector environment cut an episode off without giving its last observation "
-                                       "in infos['final_obs'], as SAME_STEP mode demands")
-                elif len(rows):
-                    cut.extend((t, n) for n in rows)
-                    end = policy.features(final_observations(infos, rows))
-                    ends.append((end, self._state[rows], np.zeros(len(rows), bool)) if recurrent else (end,))
+                ends += self._cut_off(t, np.flatnonzero(truncated[t] & ~terminated[t]), infos)
             if WHOLE_EPISODE_OVER in infos:
                 over = np.zeros((T, N), bool) if over is None else over
                 over[t] = infos[WHOLE_EPISODE_OVER]
@@ -214,13 +207,7 @@ class Collector:
             values, logp = (x.reshape(-1, N)[: T + 1] for x in found)
         else:
             values[T] = policy.values(obs[T], *memory)
-        next_values, next_obs = values[1:].copy(), obs[1 : T + 1]
-        if cut:
-            times, rows = zip(*cut, strict=True)
-            final = [np.concatenate(parts) for parts in zip(*ends, strict=True)]
-            next_values[times, rows] = policy.values(*final)
-            next_obs = next_obs.copy()
-            next_obs[times, rows] = final[0]
+        next_values, next_obs = self._followers(values[1:], obs[1 : T + 1], ends)
         dones = terminated | truncated
         rows = {"obs": obs[:T], "actions": actions[:T], "rewards": rewards, "terminated": terminated, "dones": dones,
                 "over": dones if over is None else over, "values": values[:T], "next_values": next_values,
@@ -231,6 +218,30 @@ class Collector:
             memory = (flatten(states[:T]), flatten(firsts)) if recurrent else ()
             rows["log_probs"] = policy.log_probs(flatten(obs[:T]), *memory).reshape(T, N, -1)
         return rows | {"dead": dead} if self._next_step else rows
+
+    def _cut_off(self, t: int, envs: np.ndarray, infos: dict[str, Any]) -> list[tuple[np.ndarray, ...]]:
+        """At step t a time limit cut the episodes of `envs`: [(t and environment of each, features of their final
+        observations, and of a recurrent policy its memory and firsts there)], or nothing.
+        """
+        if not len(envs):
+            return []
+        if "final_obs" not in infos:
+            self._complaint = ("the vector environment cut an episode off without giving its last observation in "
+                               "infos['final_obs'], as SAME_STEP mode demands")
+            return []
+        memory = (self._state[envs], np.zeros(len(envs), bool)) if self.policy.recurrent else ()
+        return [(np.full(len(envs), t), envs, self.policy.features(final_observations(infos, envs)), *memory)]
+
+    def _followers(self, values: np.ndarray, obs: np.ndarray, ends: list[tuple[np.ndarray, ...]]
+                   ) -> tuple[np.ndarray, np.ndarray]:
+        """V and features of what followed each step: the next row's [T, N, ...], but where an episode was cut off."""
+        values = values.copy()
+        if ends:
+            times, envs, features, *memory = (np.concatenate(parts) for parts in zip(*ends, strict=True))
+            values[times, envs] = self.policy.values(features, *memory)
+            obs = obs.copy()
+            obs[times, envs] = features
+        return values, obs
 
     def _random_steps(self, T: int) -> Rows:
         """T steps of every environment with random actions: what normalisation needs of them."""
