@@ -385,4 +385,5 @@ if __name__ == "__main__":
     for call in sys.argv[1:]:
         name, *arguments = call.split(",")
         globals()[name](*arguments)
-        print(f"{call}: agrees", flush=True)
+        sys.stdout.write(f"{call}: agrees\n")  # in one piece: the ranks share one output
+        sys.stdout.flush()
