@@ -24,13 +24,16 @@ from baselines_lite.acer.replay import Replay, Segments, segments_of
 from baselines_lite.common.actor_q import ActorQ
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
+from baselines_lite.common.gradient_step import GradientStep
 from baselines_lite.common.minibatch import Batch
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 
-STATS = ("explained_variance", "policy_loss", "value_loss", "entropy", "rho", "truncated", "kl_average", "constrained")
+FIGURES = ("explained_variance", "policy_loss", "value_loss", "entropy", "rho", "truncated", "kl_average",
+           "constrained")
+STATS = (*FIGURES, "grad_norm")
 
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorQ:
@@ -59,7 +62,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             replays = int(counts.poisson(cfg.replay_ratio)) if len(buffer) >= cfg.replay_start else 0
             for _ in range(replays):
                 figures.append(update(buffer.draw(rng), lr))
-            means = dict(zip((*STATS, "grad_norm"), np.mean(figures, axis=0).tolist(), strict=True))
+            means = dict(zip(STATS, np.mean(figures, axis=0).tolist(), strict=True))
             exp.log(rollout, means | {"replays": float(replays), "lr": lr}, {"replay": buffer.lap()})
         return policy
 
@@ -127,7 +130,7 @@ def outputs(policy: ActorQ, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def loss_and_stats(policy: ActorQ, cfg: Config, batch: Batch, log_average: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The loss whose gradient is ACER's, and the figures STATS; log_average: the average policy's log pi [B, T, K]."""
+    """The loss whose gradient is ACER's, and FIGURES; log_average: the average policy's log pi [B, T, K]."""
     rewards, log_mu, end_values = (tf.cast(batch[name], policy.dtype) for name in ("rewards", "log_mu", "end_values"))
     terminated, dones = batch["terminated"], batch["dones"]
     log_f, q = outputs(policy, batch)
@@ -160,21 +163,24 @@ def share(where: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 class Update:
-    """One step on a batch of segments, compiled as Minibatches are; and the average policy's parameters."""
+    """One step on a batch of segments, and the average policy's parameters."""
 
     def __init__(self, policy: ActorQ, optimizer: MpiRmsProp, cfg: Config) -> None:
         self.policy, self.optimizer, self.cfg = policy, optimizer, cfg
-        self.average = [tf.Variable(x, trainable=False) for x in optimizer.parts.join(optimizer.parameters)]
-        alone, xla = optimizer.comm.size == 1, policy.prefers_xla
-        self._update = tf.function(self._update_on, jit_compile=alone and xla)
-        self._gradient = tf.function(self._gradient_at, jit_compile=not alone and xla)
-        self._step = tf.function(optimizer.step, jit_compile=True)
+        self.state = optimizer.state()
+        self.average = self.state.theta
+        self._step = GradientStep(optimizer, self.gradient, policy.prefers_xla)
+        self._mean = tf.function(lambda old, new: [cfg.alpha * x + (1.0 - cfg.alpha) * y
+                                                   for x, y in zip(old, new, strict=True)], jit_compile=True)
 
     def __call__(self, segments: Segments, lr: float) -> np.ndarray:
-        """Steps the parameters; returns the figures STATS and the norm of the averaged gradient."""
+        """Steps the parameters; returns the figures STATS."""
         batch = {name: tf.constant(array) for name, array in segments.data.items()}
         batch["end_values"] = tf.constant(self._end_values(segments))
-        return self._update(batch, tf.constant(lr, self.policy.dtype)).numpy()
+        self.state, figures = self._step(self.state, lr, self.average, batch)
+        self.average = self._mean(self.average, self.state.theta)
+        self.optimizer.assign(self.state)
+        return figures.numpy()
 
     def _end_values(self, segments: Segments) -> np.ndarray:
         """V of the final observations of episodes that a time limit cut, by the present policy; elsewhere 0: [B, T]."""
@@ -184,18 +190,8 @@ class Update:
             values[ends.segments, ends.steps] = self.policy.values(ends.obs, *memory)
         return values
 
-    def _update_on(self, batch: Batch, lr: tf.Tensor) -> tf.Tensor:
-        optimizer, alpha = self.optimizer, self.cfg.alpha
-        before = optimizer.state()
-        g, stats = optimizer.average(*self._gradient(before.theta, [v.read_value() for v in self.average], batch))
-        after = self._step(before, g, lr)
-        optimizer.assign(after)
-        for variable, theta in zip(self.average, after.theta, strict=True):
-            variable.assign(alpha * variable + (1.0 - alpha) * theta)
-        return tf.concat([stats, [tf.linalg.global_norm(g)]], axis=0)
-
-    def _gradient_at(self, theta: Vectors, average: Vectors, batch: Batch) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, STATS) of a batch at the parameters theta."""
+    def gradient(self, theta: Vectors, average: Vectors, batch: Batch) -> tuple[Vectors, tf.Tensor]:
+        """(gradient, FIGURES) of a batch at the parameters theta, with those of the average policy."""
         policy, parts = self.policy, self.optimizer.parts
         with parts.at(policy, average):
             log_average = outputs(policy, batch)[0][:, :-1]

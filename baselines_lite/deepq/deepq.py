@@ -17,7 +17,8 @@ import tensorflow as tf
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
-from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.gradient_step import GradientStep
+from baselines_lite.common.mpi_adam import MpiAdam
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy
@@ -27,7 +28,8 @@ from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 from baselines_lite.deepq.config import PRESETS, Config
 
-STATS = ("explained_variance", "policy_loss", "value_loss", "mean_q")
+FIGURES = ("explained_variance", "policy_loss", "value_loss", "mean_q")
+STATS = (*FIGURES, "grad_norm")
 
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> Policy:
@@ -164,8 +166,8 @@ def figures(found: list[np.ndarray]) -> dict[str, float]:
 class Update:
     """Gradient steps on minibatches of a replay buffer, and the target network.
 
-    Between steps the parameters are in tensors, since each variable costs a compiled call 20 us; `sync` hands them to
-    the policy. `q` is a function from features [N, ...] to Q [N, K], always with the latest parameters.
+    Between steps the parameters are in tensors; `sync` hands them to the policy. `q` is a function from features
+    [N, ...] to Q [N, K], always with the latest parameters.
     """
 
     def __init__(self, policy: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
@@ -173,10 +175,7 @@ class Update:
         self.state = optimizer.state()
         self.target = self.state.theta
         self.q, self._renew_q = policy.following_q_function(optimizer.parts, self.state.theta)
-        alone, xla = optimizer.comm.size == 1, policy.prefers_xla
-        self._step = tf.function(self._gradient_step, jit_compile=alone and xla)
-        self._gradient = tf.function(self._loss_gradient, jit_compile=not alone and xla)
-        self._apply = tf.function(optimizer.step, jit_compile=True)
+        self._step = GradientStep(optimizer, self.gradient, policy.prefers_xla)
 
     def copy_to_target(self) -> None:
         """Q' <- Q."""
@@ -199,22 +198,15 @@ class Update:
         return stats
 
     def step(self, batch: Transitions, weights: np.ndarray, lr: float) -> tuple[np.ndarray, np.ndarray]:
-        """One step on a minibatch with importance weights [B]; returns the errors Q - y [B] and the mean STATS."""
-        rate, weights = (tf.constant(x, self.policy.dtype) for x in (lr, weights))
-        self.state, errors, stats = self._step(self.state, self.target, Transitions(*map(tf.constant, batch)), weights,
-                                               rate)
+        """One step on a minibatch with importance weights [B]; returns the errors Q - y [B] and STATS."""
+        self.state, stats, errors = self._step(self.state, lr, self.target, Transitions(*map(tf.constant, batch)),
+                                               tf.constant(weights, self.policy.dtype))
         self._renew_q(self.state.theta)
         return errors.numpy(), stats.numpy()
 
-    def _gradient_step(self, state: AdamState, target: Vectors, batch: Transitions, weights: tf.Tensor, rate: tf.Tensor
-                       ) -> tuple[AdamState, tf.Tensor, tf.Tensor]:
-        g, stats, errors = self._gradient(state.theta, target, batch, weights)
-        g, stats = self.optimizer.average(g, stats)
-        return self._apply(state, g, rate), errors, stats
-
-    def _loss_gradient(self, theta: Vectors, target: Vectors, batch: Transitions, weights: tf.Tensor
-                       ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
-        """(gradient, STATS, errors [B]) at the parameters theta, with those of the target network."""
+    def gradient(self, theta: Vectors, target: Vectors, batch: Transitions, weights: tf.Tensor
+                 ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
+        """(gradient, FIGURES, errors Q - y [B]) at the parameters theta, with those of the target network."""
         with self.optimizer.parts.at(self.policy, target):
             q_next = self.policy.q(features_of(self.policy, batch.next_obs))
         with tf.GradientTape() as tape:
@@ -226,7 +218,7 @@ class Update:
 
 def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf.Tensor, q_next: tf.Tensor
                    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The weighted loss, the errors Q(s, a) - y [B] and the figures STATS; q_next: the target network's Q(s', .)."""
+    """The weighted loss, the errors Q(s, a) - y [B] and FIGURES; q_next: the target network's Q(s', .)."""
     chooser = policy.q(features_of(policy, batch.next_obs)) if cfg.double_q else q_next
     y = tf.stop_gradient(td_targets(batch.rewards, batch.terminated, q_next, chooser, cfg.gamma))
     q = losses.pick(policy.q(features_of(policy, batch.obs)), batch.actions)

@@ -149,13 +149,13 @@ def test_the_gradient_by_automatic_differentiation_of_the_papers_objectives(trus
     policy, average = (policy_of(rng, value_network="shared") for _ in range(2))
     segments = batch_of(rng)
     update = updater(policy, cfg)
-    update.average[0].assign(get_flat(average.trainable_variables))
+    update.average = [tf.constant(get_flat(average.trainable_variables))]
     batch = {name: tf.constant(x) for name, x in segments.data.items()}
     end_values = update._end_values(segments)
     np.testing.assert_allclose(end_values[segments.ends.segments, segments.ends.steps],
                                policy.evaluate(segments.ends.obs)[1])
     theta = [tf.constant(get_flat(policy.trainable_variables))]
-    (found,), stats = update._gradient_at(theta, [update.average[0].read_value()], batch | {"end_values": end_values})
+    (found,), stats = update.gradient(theta, update.average, batch | {"end_values": end_values})
 
     flat_obs, B, T = tf.reshape(batch["obs"], [-1, 3]), *segments.data["dones"].shape
     f_average = tf.reshape(tf.exp(average.evaluate(flat_obs)[0].log_probs), [B, T + 1, K])[:, :-1]
@@ -186,7 +186,7 @@ def test_the_gradient_by_automatic_differentiation_of_the_papers_objectives(trus
         to_q = tape.gradient(value_loss, v, unconnected_gradients="zero")
         expected = np.append(expected, (to_pi + cfg.q_coef * to_q).numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)  # k has a 1e-6 in it
-    stats = dict(zip(acer.STATS, stats.numpy(), strict=True))
+    stats = dict(zip(acer.FIGURES, stats.numpy(), strict=True))
     for name, value in {"policy_loss": -gain, "value_loss": value_loss, "entropy": entropy, "kl_average": kl,
                         "truncated": rho_a > 1.5, "rho": np.minimum(rho_a, 1.5), "constrained": excess > 0}.items():
         assert stats[name] == pytest.approx(np.mean(value), rel=1e-5), name

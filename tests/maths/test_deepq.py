@@ -90,7 +90,7 @@ def test_a_weighted_step_of_a_linear_q_by_hand(double_q):
     y = batch.rewards + 0.9 * ~batch.terminated * (batch.next_obs @ w_target)[rows, best]
     errors = (batch.obs @ w)[rows, batch.actions] - y
     gradient = batch.obs.T @ (np.eye(3)[batch.actions] * (weights * np.clip(errors, -1, 1))[:, None]) / 6
-    (vector,), _, _ = update._gradient(update.state.theta, update.target, Transitions(*map(tf.constant, batch)),
+    (vector,), _, _ = update.gradient(update.state.theta, update.target, Transitions(*map(tf.constant, batch)),
                                        tf.constant(weights))
     np.testing.assert_allclose(vector[3:15], gradient.ravel(), atol=1e-12)  # behind the biases
     found, _ = update.step(batch, weights, 0.01)
