@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.distributions import Pd
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.policy import ActorCritic
 
@@ -24,15 +23,14 @@ class ActorQ(ActorCritic):
             raise UserError(f"the action space {action_space} is not supported by acer, which sums over all actions; "
                             "supported is Discrete")
         super().__init__(observation_space, action_space, **options)
-        self._log_probs = tf.function(lambda *inputs: self.log_pi_and_q(*inputs)[0], reduce_retracing=True)
 
     @property
     def vf_outputs(self) -> int:
         return self.pdtype.head_size
 
-    def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[Pd, tf.Tensor]:
-        pd = self.pdtype.pd(self.pi_head(pi_latent))
-        return pd, tf.reduce_sum(tf.exp(pd.log_probs) * self.vf_head(vf_latent), axis=-1)
+    def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        head = self.pi_head(pi_latent)
+        return head, tf.reduce_sum(tf.exp(self.pdtype.pd(head).log_probs) * self.vf_head(vf_latent), axis=-1)
 
     def log_pi_and_q(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                      ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -40,8 +38,6 @@ class ActorQ(ActorCritic):
         pi_latent, vf_latent, _ = self.latents(features, state, firsts)
         return self.pdtype.pd(self.pi_head(pi_latent)).log_probs, self.vf_head(vf_latent)
 
-    def log_probs(self, features: np.ndarray, state: np.ndarray | None = None, firsts: np.ndarray | None = None
-                  ) -> np.ndarray:
-        """log pi(a|s) of every action [B, K], of single steps with features [B, ...], state [B, S], firsts [B]."""
-        inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
-        return self._log_probs(*map(tf.constant, inputs)).numpy()
+    def log_probs(self, heads: np.ndarray) -> np.ndarray:
+        """log pi(a|s) of every action [B, K] by the policy head's outputs [B, K]."""
+        return self.pdtype.pd(tf.constant(heads)).log_probs.numpy()

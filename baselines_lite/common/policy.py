@@ -22,11 +22,13 @@ from baselines_lite.common.seeding import stream
 
 
 class Acted(NamedTuple):
-    """Actions [N, ...]; V(s) [N] and log pi(a|s) [N] too where they come for nothing; a recurrent policy's state."""
+    """Actions [N, ...]; of an actor-critic also V(s) [N] if it comes for nothing, the policy head's outputs [N, n], and
+    the memory afterwards [N, S].
+    """
 
     actions: np.ndarray
     values: np.ndarray | None = None
-    logp: np.ndarray | None = None
+    heads: np.ndarray | None = None
     state: np.ndarray | None = None
 
 
@@ -109,17 +111,17 @@ class Policy(tf.Module):
         (by default nowhere, and everywhere at the start). A policy without memory returns the state as it came.
         Actions are as the distribution drew them: give the environment `policy.to_env(actions)`.
         """
-        features = self.features(obs)
+        features, memory = self.features(obs), ()
         noise = None if deterministic else self.noise(self._rng, (len(features),))
         if self.recurrent:
             state = self.initial_state(len(features)) if state is None else state
-            firsts = np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool)
-            actions, values, logp, state = self.actor()(features, noise, state, firsts)
-            return actions, values, state, logp
-        actions, values, logp, _ = self.actor()(features, noise)
-        if values is None:
-            values, logp = self.values_and_logp(features, actions)
-        return actions, values, state, logp
+            memory = (state, np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool))
+        acted = self.actor()(features, noise, *memory)
+        if acted.values is None:
+            values, logp = self.values_and_logp(features, acted.actions)
+        else:
+            values, logp = acted.values, self.logp(acted.heads, acted.actions)
+        return acted.actions, values, acted.state if self.recurrent else state, logp
 
     def save(self, path: str) -> None:
         """Writes weights, statistics, spaces and config to one safetensors file; see checkpoint.save_policy."""
@@ -201,11 +203,12 @@ class ActorCritic(Policy):
                  ) -> tuple[Pd, tf.Tensor]:
         """(pd, V) of features [B, ...], differentiable."""
         pi, vf, _ = self.latents(features, state, firsts)
-        return self.heads(pi, vf)
+        head, values = self.heads(pi, vf)
+        return self.pdtype.pd(head, self.logstd), values
 
-    def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[Pd, tf.Tensor]:
-        """(pd, V) of latents [B, k]."""
-        return (self.pdtype.pd(self.pi_head(pi_latent), self.logstd), tf.squeeze(self.vf_head(vf_latent), axis=-1))
+    def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(what the distribution is made of [B, n], V [B]) of latents [B, k]."""
+        return self.pi_head(pi_latent), tf.squeeze(self.vf_head(vf_latent), axis=-1)
 
     @property
     def prefers_xla(self) -> bool:
@@ -215,8 +218,8 @@ class ActorCritic(Policy):
     def actor(self) -> Actor:
         """A function (features, noise or None for the mode, state, firsts) -> Acted, of a copy of the weights.
 
-        Take a new one after each update. Where the networks can run in NumPy it costs 10 us on a few rows and gives
-        actions only; elsewhere it calls the compiled policy (90 us and more), which gives all three.
+        Take a new one after each update. Where the networks can run in NumPy it costs 10 us on a few rows and gives no
+        values; elsewhere it calls the compiled policy (90 us and more), which gives all of Acted.
         """
         if not networks.runs_in_numpy(self.pi_net):
             return self.compiled_actor()
@@ -224,17 +227,20 @@ class ActorCritic(Policy):
         logstd = None if self.logstd is None else self.logstd.numpy()
 
         def act(features: np.ndarray, noise: np.ndarray | None, state: None = None, firsts: None = None) -> Acted:
-            return Acted(sample(head(net(features)), logstd, noise))
+            heads = head(net(features))
+            return Acted(sample(heads, logstd, noise), heads=heads)
 
         return act
 
     def compiled_actor(self) -> Actor:
         """`actor` by the compiled policy, whatever the network."""
-        weights = self._weights_to_act()
+        weights, sample = self._weights_to_act(), self.pdtype.sample_numpy
+        logstd = None if self.logstd is None else self.logstd.numpy()
 
-        def act(*inputs: np.ndarray | None) -> Acted:
-            acted = self._act(weights, *(None if x is None else tf.constant(x) for x in inputs))
-            return Acted(*(None if x is None else x.numpy() for x in acted))
+        def act(features: np.ndarray, noise: np.ndarray | None, *memory: np.ndarray) -> Acted:
+            heads, values, state = self._act(weights, *map(tf.constant, (features, *memory)))
+            heads = heads.numpy()
+            return Acted(sample(heads, logstd, noise), values.numpy(), heads, None if state is None else state.numpy())
 
         return act
 
@@ -243,15 +249,17 @@ class ActorCritic(Policy):
         compute = {id(v): m.compute for m in self.submodules if isinstance(m, networks.Dense) for v in (m.w, m.b)}
         return [tf.cast(v, compute.get(id(v), v.dtype)) for v in self.trainable_variables]
 
-    def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, noise: tf.Tensor | None,
-                  state: tf.Tensor | None = None, firsts: tf.Tensor | None = None) -> Acted:
+    def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, state: tf.Tensor | None = None,
+                  firsts: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         if self.recurrent:
             features, firsts = features[:, None], firsts[:, None]  # sequences of one step
         with replaced(self, self.trainable_variables, weights):
             pi, vf, state = self.latents(features, state, firsts)
-            pd, values = self.heads(pi, vf)
-        actions = pd.mode() if noise is None else pd.sample(noise)
-        return Acted(actions, values, pd.logp(actions), state)
+            return *self.heads(pi, vf), state
+
+    def logp(self, heads: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """log pi(a|s) [B] of actions [B, ...] by the policy head's outputs [B, n], with the present logstd."""
+        return self.pdtype.pd(tf.constant(heads), self.logstd).logp(tf.constant(actions)).numpy()
 
     def _evaluate_actions(self, actions: tf.Tensor, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pd, values = self.evaluate(*inputs)

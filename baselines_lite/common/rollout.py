@@ -161,11 +161,11 @@ class Collector:
         N, policy, encoder, clock = self.num_env, self.policy, self.policy.encoder, time.perf_counter
         act, recurrent = policy.actor(), policy.recurrent
         noise = policy.noise(self._noise, (T, N))
-        # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything. Fewer
-        # than nsteps rows are filled up with zeros: each size of a batch would be compiled anew.
-        obs = np.zeros((self.nsteps + 1, N, *encoder.shape), encoder.dtype)
-        actions = np.zeros((self.nsteps + 1, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
-        values, logp = np.empty((2, T + 1, N), policy.dtype.as_numpy_dtype)
+        # Row T is the state after the last step: its value is wanted too, so that one call evaluates everything.
+        obs = np.empty((T + 1, N, *encoder.shape), encoder.dtype)
+        actions = np.empty((T, N, *policy.pdtype.action_shape), policy.pdtype.action_dtype)
+        heads = np.empty((T, N, policy.pdtype.head_size), policy.dtype.as_numpy_dtype)
+        values = np.empty((T + 1, N), policy.dtype.as_numpy_dtype)
         rewards = np.empty((T, N))
         terminated, truncated, dead, firsts = np.zeros((4, T, N), bool)
         over: np.ndarray | None = None
@@ -181,9 +181,9 @@ class Collector:
                 self._state = acted.state
             else:
                 acted = act(obs[t], noise[t])
-            actions[t] = acted.actions
+            actions[t], heads[t] = acted.actions, acted.heads
             if acted.values is not None:
-                values[t], logp[t] = acted.values, acted.logp
+                values[t] = acted.values
             env_actions = policy.to_env(actions[t])
             before = clock()
             self._obs, rewards[t], terminated[t], truncated[t], infos = self.venv.step(env_actions)
@@ -203,20 +203,19 @@ class Collector:
         if recurrent:
             states[T] = self._state
         if acted.values is None:
-            found = policy.values_and_logp(flatten(obs), flatten(actions))
-            values, logp = (x.reshape(-1, N)[: T + 1] for x in found)
+            values = policy.values(flatten(obs)).reshape(T + 1, N)
         else:
             values[T] = policy.values(obs[T], *memory)
-        next_values, next_obs = self._followers(values[1:], obs[1 : T + 1], ends)
+        next_values, next_obs = self._followers(values[1:], obs[1:], ends)
         dones = terminated | truncated
-        rows = {"obs": obs[:T], "actions": actions[:T], "rewards": rewards, "terminated": terminated, "dones": dones,
+        logp = policy.logp(flatten(heads), flatten(actions)).reshape(T, N)
+        rows = {"obs": obs[:T], "actions": actions, "rewards": rewards, "terminated": terminated, "dones": dones,
                 "over": dones if over is None else over, "values": values[:T], "next_values": next_values,
-                "logp": logp[:T], "next_obs": next_obs}
+                "logp": logp, "next_obs": next_obs}
         rows |= {"raw": raw[:T]} if raw is not None else {}
         rows |= {"states": states[:T], "firsts": firsts, "next_states": states[1:]} if recurrent else {}
         if self._log_probs:
-            memory = (flatten(states[:T]), flatten(firsts)) if recurrent else ()
-            rows["log_probs"] = policy.log_probs(flatten(obs[:T]), *memory).reshape(T, N, -1)
+            rows["log_probs"] = policy.log_probs(flatten(heads)).reshape(T, N, -1)
         return rows | {"dead": dead} if self._next_step else rows
 
     def _cut_off(self, t: int, envs: np.ndarray, infos: dict[str, Any]) -> list[tuple[np.ndarray, ...]]:

@@ -25,8 +25,9 @@ def loaded(space, seed=0, **options):
     obs = rng.normal(size=(B, 3))
     acted = policy.compiled_actor()(obs, policy.pdtype.noise(rng, (B,)).astype(np.float64))
     objective = PolicyObjective(policy, Comm(), **options)
-    theta = objective.load({"obs": tf.constant(obs), "actions": tf.constant(acted.actions),
-                            "logp": tf.constant(acted.logp), "advs": tf.constant(rng.normal(size=B))})
+    logp = policy.logp(acted.heads, acted.actions)
+    theta = objective.load({"obs": tf.constant(obs), "actions": tf.constant(acted.actions), "logp": tf.constant(logp),
+                            "advs": tf.constant(rng.normal(size=B))})
     return policy, objective, theta
 
 

@@ -31,7 +31,8 @@ def batch_of(policy, seed=0, advs=None):
     rng = np.random.default_rng(seed)
     obs = rng.normal(size=(B, 3))
     acted = policy.compiled_actor()(obs, policy.pdtype.noise(rng, (B,)).astype(np.float64))
-    arrays = {"obs": obs, "actions": acted.actions, "logp": acted.logp, "values": acted.values,
+    arrays = {"obs": obs, "actions": acted.actions, "values": acted.values,
+              "logp": policy.logp(acted.heads, acted.actions),
               "advs": rng.normal(size=B) if advs is None else advs, "returns": rng.normal(size=B)}
     return {name: tf.constant(array) for name, array in arrays.items()}
 
