@@ -197,9 +197,9 @@ def test_pictures_stay_uint8_until_the_compiled_functions(monkeypatch):
         assert data["obs"].shape == (32, 84, 84, 4)
         return update(self, data, *rest)
 
-    def acting(self, weights, features, noise):
+    def acting(self, weights, features, *memory):
         signatures["act"] = features.dtype
-        return act(self, weights, features, noise)
+        return act(self, weights, features, *memory)
 
     monkeypatch.setattr(Minibatches, "__call__", updating)
     monkeypatch.setattr(ActorCritic, "_act_with", acting)
