@@ -272,7 +272,7 @@ class Experiment:
         elif self.comm.rank == 0:
             self.logger.close()
         if self._own_env:
-            self.venv.close()
+            vec_env.close(self.venv, at_once=error is not None and not isinstance(error, UserError))
         if error is None and self._signal:
             sys.exit(128 + self._signal)
 

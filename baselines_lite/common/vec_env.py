@@ -153,14 +153,36 @@ def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: A
     _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, failures, autoreset_mode, semaphore)
 
 
+class Workers(AsyncVectorEnv):
+    """Gymnasium's environments in worker processes, which can also be left in the middle of a step."""
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """As Gymnasium's; but with `terminate`, workers are ended without a look at what half-read answer they gave."""
+        if not terminate:
+            super().close_extras(timeout)
+            return
+        for process in self.processes:
+            process.terminate()
+        for process, pipe in zip(self.processes, self.parent_pipes, strict=True):
+            process.join()
+            if pipe is not None:
+                pipe.close()
+
+
 def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -> VectorEnv:
     """Environments that live in processes of their own, started afresh and without MPI's variables.
 
     Never by a plain fork, which would copy locks that TensorFlow's and MPI's threads hold. For drawing, `spawn`: Mesa's
     and TensorFlow's copies of LLVM crash each other in one process.
     """
-    return AsyncVectorEnv(factories, context=context, worker=_worker, copy=False,
-                          autoreset_mode=AutoresetMode.SAME_STEP)
+    return Workers(factories, context=context, worker=_worker, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def close(venv: VectorEnv, at_once: bool = False) -> None:
+    """Closes a vector environment; `at_once` after an interruption, when workers may be in the middle of a step."""
+    if at_once and isinstance(venv.unwrapped, Workers):
+        venv.unwrapped.close(terminate=True)
+    venv.close()
 
 
 def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, render_mode: str | None = None,

@@ -16,7 +16,7 @@ from baselines_lite.common.actor_q import ActorQ
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
-from baselines_lite.common.vec_env import WorkerError, make_vec_env
+from baselines_lite.common.vec_env import WorkerError, close, make_vec_env
 from tests.conftest import ROOT
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)
@@ -280,6 +280,18 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, times):
     while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
+
+
+def test_workers_in_the_middle_of_a_step_can_be_closed():
+    """After an interruption their answers are in the pipes, or half of one is: who waits for them waits for ever."""
+    venv = make_vec_env("CartPole-v1", 2, vec="async")
+    venv.reset(seed=0)
+    venv.step_async(np.zeros(2, int))
+    venv.parent_pipes[0].recv()  # taken by the step that was interrupted
+    begun = time.monotonic()
+    close(venv, at_once=True)
+    assert time.monotonic() - begun < 10 and venv.closed
+    assert not any(process.is_alive() for process in venv.processes)
 
 
 def test_worker_error_is_an_ordinary_exception():
