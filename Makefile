@@ -1,5 +1,5 @@
 # make train   sets up .venv and trains PPO on two MPI processes; ENV, ALG, NP and ARGS change what is trained
-# make test    the tests that take less than minutes;  make slow  the learning tests;  make lint  ruff
+# make test    the tests that take less than minutes, two files at a time;  make slow  the learning tests;  make lint  ruff
 ALG  ?= ppo2
 ENV  ?= CartPole-v1
 NP   ?= 2
@@ -17,7 +17,7 @@ train: $(READY)
 	$(BIN)/mpirun -np $(NP) $(BIN)/python run.py --alg=$(ALG) --env=$(ENV) $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -13,7 +13,7 @@ EXTRAS = {
     "mujoco": ["gymnasium[mujoco]>=1.4,<1.5", "mujoco>=4.0,<5"],
     "video": ["moviepy>=2.2,<3", "pygame>=2.6,<3"],
     "tensorboard": ["tensorboard>=2.20,<3"],
-    "test": ["pytest>=9.0,<10", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
+    "test": ["pytest>=9.0,<10", "pytest-xdist>=3.8,<4", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 
