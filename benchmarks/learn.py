@@ -191,7 +191,7 @@ def git(*arguments: str) -> str:
 def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str | None) -> None:
     """All seeds of a task; writes its folder anew."""
     task = TASKS[alg][name]
-    if git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite", "run.py"):
+    if git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite", "run.py", ":!*.md"):
         sys.exit("the code has uncommitted changes: results must name a commit")
     commit = git("rev-parse", "HEAD")
     results = HERE / "results" / alg / name

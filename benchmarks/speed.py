@@ -30,6 +30,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
+COMMIT = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 PEER_VENV = ROOT / ".venv-sb3"
 PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "gymnasium[mujoco]==1.4.0",
         "mujoco==4.0.0", "numpy==2.4.6", "ale-py==0.12.1", "opencv-python-headless==5.0.0.93"]
@@ -148,11 +149,6 @@ def theirs(w: Workload, threads: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def commit() -> str:
-    """The commit that is measured: each result keeps its own."""
-    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-
-
 def make_peer() -> None:
     """Creates the peer's virtual environment, once."""
     ready = PEER_VENV / ".ready"
@@ -163,8 +159,16 @@ def make_peer() -> None:
         ready.write_text("\n".join(PINS))
 
 
-def compare(name: str, rounds: int, results: dict) -> None:
-    """Runs a workload on both sides in turn and prints the medians."""
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Writes a result to results/speed.json, under the commit that was measured."""
+    path = HERE / "results" / "speed.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = result | {"commit": COMMIT}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """Runs a workload on both sides in turn; prints and returns the medians."""
     w = WORKLOADS[name]
     ratios, mine, peer = [], [], []
     for number in range(rounds):
@@ -181,9 +185,9 @@ def compare(name: str, rounds: int, results: dict) -> None:
     print(f"{name}: median ratio {median:.2f} (target {w.target:g}); "
           + ", ".join(f"{k[6:]} {v:.0%}" for k, v in shares.items())
           + f"; peak memory {max(m['peak_gib'] for m in mine):.2f} GiB", flush=True)
-    results[name] = {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
-                     "peer": w.peer, "peer_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares,
-                     "peak_gib": max(m["peak_gib"] for m in mine), "commit": commit()}
+    return {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
+            "peer": w.peer, "peer_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares,
+            "peak_gib": max(m["peak_gib"] for m in mine)}
 
 
 SCALING = {
@@ -196,7 +200,7 @@ SCALING = {
 }
 
 
-def scaling(name: str, rounds: int, results: dict) -> None:
+def scaling(name: str, rounds: int) -> dict[str, Any]:
     """Weak scaling: steps/s of two ranks of one thread over those of one, each with the workload's environments."""
     w = SCALING[name]
     pairs = [(ours(w, 1)["sps"], ours(w, 1, ranks=2)) for _ in range(rounds)]
@@ -204,11 +208,10 @@ def scaling(name: str, rounds: int, results: dict) -> None:
     comm = statistics.mean(two["share_comm"] for _, two in pairs)
     rates = ", ".join(f"{one:,.0f} -> {two['sps']:,.0f}" for one, two in pairs)
     print(f"scaling {name}: {ratio:.2f} ({rates} steps/s), communication {comm:.0%} of the time", flush=True)
-    results[f"scaling-{name}"] = {"ratio": ratio, "share_comm": comm, "sps": [[one, two["sps"]] for one, two in pairs],
-                     "commit": commit()}
+    return {"ratio": ratio, "share_comm": comm, "sps": [[one, two["sps"]] for one, two in pairs]}
 
 
-def footprint(results: dict) -> None:
+def footprint() -> dict[str, Any]:
     """Seconds from the start of the process to the end of the first update, and peak memory, on CartPole-v1."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
@@ -221,7 +224,7 @@ def footprint(results: dict) -> None:
         process.wait()
     gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"first update after {seconds:.1f} s (target 10); peak memory {gigabytes:.2f} GiB (target 1)", flush=True)
-    results["footprint"] = {"seconds_to_first_update": seconds, "peak_gib": gigabytes, "commit": commit()}
+    return {"seconds_to_first_update": seconds, "peak_gib": gigabytes}
 
 
 def main() -> None:
@@ -232,18 +235,15 @@ def main() -> None:
     parser.add_argument("--scaling", choices=[*SCALING, "all"], help="measure weak scaling instead")
     parser.add_argument("--footprint", action="store_true", help="measure start-up time and memory instead")
     arguments = parser.parse_args()
-    path = HERE / "results" / "speed.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
     if arguments.scaling:
         for name in SCALING if arguments.scaling == "all" else [arguments.scaling]:
-            scaling(name, arguments.rounds, results)
+            keep(f"scaling-{name}", scaling(name, arguments.rounds))
     elif arguments.footprint:
-        footprint(results)
+        keep("footprint", footprint())
     else:
         make_peer()
         for name in arguments.workload or WORKLOADS:
-            compare(name, arguments.rounds, results)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+            keep(name, compare(name, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def speed() -> str:
     for name, r in json.loads((HERE / "results" / "speed.json").read_text()).items():
         if "ours_sps" in r:
             shares = {k.removeprefix("share_"): v for k, v in r["shares"].items() if v >= 0.005}
-            middle = [f"{sorted(r[k])[len(r[k]) // 2]:,.0f}" for k in ("ours_sps", "peer_sps")]
+            middle = [f"{statistics.median(r[k]):,.0f}" for k in ("ours_sps", "peer_sps")]
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
                          f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""])
