@@ -50,7 +50,8 @@ class Task:
 TOY = "baselines_lite.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--lr=linear:1e-3", "--nsteps=64", "--num_env=1")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
-MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128")
+MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128", "--normalize_observations=true",
+          "--gamma=0.98", "--lam=0.8")
 ACER_TOY = ("--gamma=0.9", "--replay_start=200")
 FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 
