@@ -37,7 +37,6 @@ class Config(ActorCriticConfig):
     value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
 
-
     def check_policy(self, policy: Any) -> None:
         """Raises UserError for a network that KFAC does not support."""
         from baselines_lite.common.kfac import layers_of

@@ -430,9 +430,9 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
             values: Mapping[str, Any], ranks: int = 1) -> Resolved:
     """Options by name, from strings or Python values, as a checked configuration.
 
-    Precedence: the config's defaults, the preset for the environment's family, `values`. A name that RunOptions,
-    AtariOptions and the config do not know must be an option of the network. Raises UserError for anything that cannot
-    be meant, also for a budget smaller than one update of all `ranks`.
+    Precedence: the defaults, the preset for the environment's family, `values`. A name that RunOptions, AtariOptions
+    and the config do not know must be an option of the network. Raises UserError for anything that cannot be meant,
+    also for a budget smaller than one update of all `ranks`.
     """
     run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
                                             for t in (RunOptions, config_type, AtariOptions))
@@ -444,12 +444,13 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     if run.preset not in presets:
         raise unknown("preset", run.preset, presets)
     row = preset_values(presets, run.preset, run.env_type or family)
+    run = override(RunOptions(), {k: v for k, v in {**row, **values}.items() if k in run_names})
     config = usual = override(config_type(), {k: v for k, v in row.items() if k in config_names})
     config = override(config, {k: v for k, v in values.items() if k in config_names})
     known = run_names | config_names | atari_names
     rest = {k: v for k, v in values.items() if k not in known}
     if config.network == usual.network:  # a preset's network options are for its own network
-        rest = {k: v for k, v in row.items() if k not in config_names} | rest
+        rest = {k: v for k, v in row.items() if k not in known} | rest
     network_options = check_network_options(config.network, rest, known)
     config.check()
     total = config.num_env * config.nsteps * ranks

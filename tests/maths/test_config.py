@@ -78,6 +78,12 @@ def test_a_presets_network_options_are_for_its_own_network():
     assert not resolve(trpo.Config, trpo.PRESETS, "mujoco", values).network_options
 
 
+def test_a_preset_may_scale_rewards():
+    deepq = registry.find("deepq")
+    for values, expected in (({}, 0.02), ({"reward_scale": 1}, 1.0), ({"preset": "baselines"}, 1.0)):
+        assert resolve(deepq.Config, deepq.PRESETS, "classic_control", values).run.reward_scale == expected
+
+
 def test_baselines_preset_restores_the_original():
     config = override(Config(), preset_values(PRESETS, "baselines", "mujoco"))
     assert (config.cliprange_vf, config.time_limit, config.adv_moments) == ("0.2", "terminal", "rank")

@@ -154,7 +154,7 @@ def test_the_file_gives_the_policy_back(tmp_path):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"nsteps": 10, "train_freq": 4}, "multiple of train_freq=4"), ({"num_timesteps": 900}, "would train nothing"),
-    ({"buffer_size": 8}, "buffer_size=8 must be at least 100"), ({"hiddens": "a,b"}, "no layer sizes"),
+    ({"buffer_size": 8}, "buffer_size=8 must be at least 128"), ({"hiddens": "a,b"}, "no layer sizes"),
     ({"network": "lstm"}, "does not support")])
 def test_what_cannot_be_meant_is_refused(options, message):
     from baselines_lite import deepq
@@ -174,7 +174,7 @@ def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(
     with (tmp_path / "progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["gradient_steps"]) for row in rows] == [0, 0, 0] + [10] * 9  # of 100 steps each
-    assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.02
+    assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.01
 
 
 def test_parameter_noise_neither_explodes_nor_dies(tmp_path):
