@@ -57,15 +57,15 @@ FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 
 
 def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str, steps: float = 2e5,
-           ranks: int = 4) -> dict[str, Task]:
+           ranks: int = 4, identity: tuple[str, ...] = ()) -> dict[str, Task]:
     """The tasks that the policy-gradient algorithms share, with what each must reach; CartPole for `steps` steps.
 
-    Several ranks share the batch of one.
+    Several ranks share the batch of one. `flags` are for all tasks, `identity` for the identity tasks.
     """
-    identity = {f"identity-{space.lower()}": Task(f"{TOY}Identity{space}-v0", 3e4, target, (*FAMILY_IDENTITY, *flags),
-                                                  per_step=100)
+    toys = {f"identity-{space.lower()}": Task(f"{TOY}Identity{space}-v0", 3e4, target,
+                                              (*FAMILY_IDENTITY, *identity, *flags), per_step=100)
                 for space, target in (("Discrete", 0.9), ("MultiDiscrete", 0.9), ("Box", -0.1))}
-    return identity | {
+    return toys | {
         "cartpole": Task("CartPole-v1", steps, cartpole, flags),
         f"cartpole-{ranks}ranks": Task("CartPole-v1", steps, cartpole, (f"--num_env={8 // ranks}", *flags), ranks),
         "halfcheetah": Task("HalfCheetah-v5", 1e6, halfcheetah, flags),
@@ -74,8 +74,8 @@ def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *fl
 
 
 TASKS: dict[str, dict[str, Task]] = {
-    "vpg": family(400, None, None),
-    "npg": family(475, 900, 1500),
+    "vpg": family(400, None, None, identity=("--lr=3e-3",)),
+    "npg": family(475, 900, 1500, identity=("--step_kl=0.001", "--lam=0.5")),
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
