@@ -75,7 +75,7 @@ def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *fl
 
 TASKS: dict[str, dict[str, Task]] = {
     "vpg": family(400, None, None, identity=("--lr=3e-3",)),
-    "npg": family(475, 900, 1500, identity=("--step_kl=0.001", "--lam=0.5")),
+    "npg": family(475, 900, 1500, identity=("--step_kl=0.001", "--ent_coef=0.02")),
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
