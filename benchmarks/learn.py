@@ -48,12 +48,17 @@ class Task:
 
 
 TOY = "baselines_lite.toy_envs:"
-IDENTITY = ("--gamma=0.9", "--lr=linear:1e-3", "--nsteps=64", "--num_env=1")
+IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
 MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128", "--normalize_observations=true",
           "--gamma=0.98", "--lam=0.8")
 ACER_TOY = ("--gamma=0.9", "--replay_start=200")
-FAMILY_IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
+
+
+def identities(spaces: Sequence[str], *flags: str) -> dict[str, Task]:
+    """The identity tasks of some action spaces, or of observations in a Dict; with flags."""
+    return {f"identity-{space.lower()}": Task(f"{TOY}Identity{space}-v0", 3e4, -0.1 if space == "Box" else 0.9, flags,
+                                              per_step=100) for space in spaces}
 
 
 def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str, steps: float = 2e5,
@@ -62,10 +67,7 @@ def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *fl
 
     Several ranks share the batch of one. `flags` are for all tasks, `identity` for the identity tasks.
     """
-    toys = {f"identity-{space.lower()}": Task(f"{TOY}Identity{space}-v0", 3e4, target,
-                                              (*FAMILY_IDENTITY, *identity, *flags), per_step=100)
-                for space, target in (("Discrete", 0.9), ("MultiDiscrete", 0.9), ("Box", -0.1))}
-    return toys | {
+    return identities(("Discrete", "MultiDiscrete", "Box"), *IDENTITY, *identity, *flags) | {
         "cartpole": Task("CartPole-v1", steps, cartpole, flags),
         f"cartpole-{ranks}ranks": Task("CartPole-v1", steps, cartpole, (f"--num_env={8 // ranks}", *flags), ranks),
         "halfcheetah": Task("HalfCheetah-v5", 1e6, halfcheetah, flags),
@@ -88,32 +90,24 @@ TASKS: dict[str, dict[str, Task]] = {
     "acktr": family(475, 1450, 2000, steps=3e5, ranks=2) | {
         "pong": Task("PongNoFrameskip-v4", 2.5e6, 16, seeds=(0,)),
     },
-    "deepq": {
-        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, ("--gamma=0.9",), per_step=100),
+    "deepq": identities(("Discrete",), "--gamma=0.9") | {
         "cartpole": Task("CartPole-v1", 1e5, 450),
         "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ranks=2),
         "pong": Task("PongNoFrameskip-v4", 1e6, 15, seeds=(0,)),
     },
-    "ddpg": {
-        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, ("--gamma=0.9",), per_step=100),
+    "ddpg": identities(("Box",), "--gamma=0.9") | {
         "pendulum": Task("Pendulum-v1", 3e4, -180, greedy_episodes=20),
         "pendulum-2ranks": Task("Pendulum-v1", 3e4, -180, ranks=2, greedy_episodes=20),
         "halfcheetah": Task("HalfCheetah-v5", 5e5, 5000),
     },
-    "acer": {
-        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, (*ACER_TOY, "--num_env=1"), per_step=100),
+    "acer": identities(("Discrete",), *ACER_TOY, "--num_env=1") | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7,
                               (*ACER_TOY, "--network=lstm", "--num_env=2", "--lr=linear:1e-2"), per_step=5),
         "cartpole": Task("CartPole-v1", 3e5, 450),
         "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ranks=2),
         "pong": Task("PongNoFrameskip-v4", 2.5e6, -10, seeds=(0,)),
     },
-    "ppo2": {
-        "identity-discrete": Task(f"{TOY}IdentityDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
-        "identity-box": Task(f"{TOY}IdentityBox-v0", 3e4, -0.1, IDENTITY, per_step=100),
-        "identity-multidiscrete": Task(f"{TOY}IdentityMultiDiscrete-v0", 3e4, 0.9, IDENTITY, per_step=100),
-        "identity-multibinary": Task(f"{TOY}IdentityMultiBinary-v0", 3e4, 0.9, IDENTITY, per_step=100),
-        "identity-dict": Task(f"{TOY}IdentityDict-v0", 3e4, 0.9, IDENTITY, per_step=100),
+    "ppo2": identities(("Discrete", "Box", "MultiDiscrete", "MultiBinary", "Dict"), *IDENTITY, "--lr=linear:1e-3") | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", *SEQUENCE), per_step=5),
         "sequence-mlp": Task(f"{TOY}FixedSequence-v0", 5e4, None, SEQUENCE, per_step=5),
         "masked-cartpole": Task(f"{TOY}MaskedCartPole-v1", 3e5, 400, MEMORY),

@@ -30,7 +30,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
-COMMIT = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 PEER_VENV = ROOT / ".venv-sb3"
 PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "gymnasium[mujoco]==1.4.0",
         "mujoco==4.0.0", "numpy==2.4.6", "ale-py==0.12.1", "opencv-python-headless==5.0.0.93"]
@@ -149,6 +148,11 @@ def theirs(w: Workload, threads: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def commit() -> str:
+    """The commit that is measured: each result keeps its own."""
+    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
 def make_peer() -> None:
     """Creates the peer's virtual environment, once."""
     ready = PEER_VENV / ".ready"
@@ -163,7 +167,7 @@ def keep(name: str, result: dict[str, Any]) -> None:
     """Writes a result to results/speed.json, under the commit that was measured."""
     path = HERE / "results" / "speed.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    results[name] = result | {"commit": COMMIT}
+    results[name] = result | {"commit": commit()}
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 

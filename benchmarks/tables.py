@@ -72,6 +72,11 @@ def steps(task: Task) -> str:
     return f"{task.steps / 1e6:g}M" if task.steps >= 1e6 else f"{task.steps / 1e3:g}k"
 
 
+def short(found: dict[str, Any] | None) -> str:
+    """The commit that a result was measured on."""
+    return found["commit"][:7] if found else ""
+
+
 def results(alg: str) -> str:
     """An algorithm's results: a row per task."""
     body = []
@@ -79,8 +84,8 @@ def results(alg: str) -> str:
         found = summary(alg, name)
         scores = ", ".join(map(number, found["scores"])) if found else MISSING
         goal = "" if task.target is None else number(task.target)
-        body.append([name, steps(task), scores, number(found["mean"]) if found else "", goal])
-    return rows(["task", "steps", "scores of the seeds", "mean", "goal"], body)
+        body.append([name, steps(task), scores, number(found["mean"]) if found else "", goal, short(found)])
+    return rows(["task", "steps", "scores of the seeds", "mean", "goal", "commit"], body)
 
 
 def algorithms() -> str:
@@ -108,8 +113,8 @@ def speed() -> str:
             middle = [f"{statistics.median(r[k]):,.0f}" for k in ("ours_sps", "peer_sps")]
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
-                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""])
-    return rows(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory"], body)
+                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "", short(r)])
+    return rows(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], body)
 
 
 if __name__ == "__main__":

@@ -436,7 +436,7 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     """
     run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
                                             for t in (RunOptions, config_type, AtariOptions))
-    run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})
+    run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})  # says which preset
     atari_values = {k: v for k, v in values.items() if k in atari_names}
     atari = override(AtariOptions(), atari_values)
     if atari_values and family != "atari":

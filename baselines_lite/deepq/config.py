@@ -45,7 +45,7 @@ class Config(ReplayConfig):
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         # reward_scale: keeps errors within Huber's quadratic part. Beyond it the loss looks for the median of what may
-        # follow, which leaves out the few transitions in which an episode ends, and values grow without bound.
+        # follow, which leaves out the few transitions in which an episode ends, and values can grow without bound.
         "classic_control": dict(num_hidden=256, activation="relu", hiddens=None, dueling=False, lr="linear:1e-3",
                                 batch_size=128, buffer_size=100_000, train_freq=2, target_network_update_freq=250,
                                 reward_scale=0.02, prioritized_replay=True, exploration_final_eps=0.01),
