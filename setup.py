@@ -29,6 +29,7 @@ setup(
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "numpy>=2.4,<2.5",
+        "scipy>=1.17,<1.18",
         "gymnasium>=1.4,<1.5",
         "ale-py>=0.12.1,<0.13",
         "cloudpickle>=3.1,<4",

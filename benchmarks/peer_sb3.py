@@ -51,7 +51,7 @@ def main() -> None:
     model.set_logger(configure(tempfile.mkdtemp(), ["csv"]))
     clock = Clock()
     steps = job["peer_steps"] or max(job["steps"] // 3, 3 * job["warm"])
-    model.learn(steps, callback=clock, log_interval=1)
+    model.learn(steps, callback=clock, log_interval=job["log_interval"])
     start, first = next(mark for mark in clock.marks if mark[1] >= job["warm"])
     print(json.dumps({"sps": (model.num_timesteps - first) / (time.perf_counter() - start)}))
 

@@ -6,9 +6,10 @@
     python benchmarks/speed.py --footprint          # time to the first update, peak memory
 
 Both sides train with the same hyperparameters on the same machine, with logging and (on MuJoCo) normalisation on; what
-comes before `warm` steps, the first update among it, is left out. Every side runs with 1 and with 2 threads; the ratio
-is our better over their better, its median over the rounds is printed. The peer lives in a virtual environment of its
-own with exact pins.
+comes before `warm` steps, the first update among it, is left out. Every side runs with 1 and with 2 threads; where
+there are environments to share out, ours also as 2 ranks of 1 thread, which take the same steps together. The ratio is
+our best over their best, its median over the rounds is printed. The peer lives in a virtual environment of its own with
+exact pins.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Workload:
     peer_steps: int = 0  # the peer is slower: fewer steps measure it as well; 0: a third
     normalize: bool = False
     pixels: bool = False
+    log_interval: int = 1  # updates between two rows of the log, on both sides
 
 
 def ppo(alg: str, env: str, num_env: int, steps: int, nsteps: int, nminibatches: int, noptepochs: int, target: float,
@@ -64,7 +66,8 @@ def ppo(alg: str, env: str, num_env: int, steps: int, nsteps: int, nminibatches:
 
 def a2c(env: str, num_env: int, steps: int, nsteps: int, target: float, **more: Any) -> Workload:
     """An A2C workload."""
-    flags, options = dict(nsteps=nsteps, lr="7e-4"), dict(n_steps=nsteps, learning_rate=7e-4)
+    flags = dict(nsteps=nsteps, lr="7e-4") | more.pop("flags", {})
+    options = dict(n_steps=nsteps, learning_rate=7e-4)
     return Workload("a2c", env, num_env, steps, steps // 10, target, flags, "A2C", options, **more)
 
 
@@ -85,11 +88,12 @@ WORKLOADS = {
         flags=dict(nsteps=2048, cg_iters=15, cg_damping=0.1, vf_iters=10, vf_minibatches=16), peer="TRPO",
         peer_options=dict(n_steps=2048, batch_size=128, n_critic_updates=10, cg_max_steps=15, cg_damping=0.1),
         **HALFCHEETAH),
-    "a2c-cartpole-8": a2c("CartPole-v1", 8, 200_000, 5, 3.0),
-    "a2c-pong-16": a2c(PONG, 16, 24_000, 5, 2.2, pixels=True),
+    "a2c-cartpole-8": a2c("CartPole-v1", 8, 200_000, 5, 3.0, log_interval=100),
+    "a2c-pong-16": a2c(PONG, 16, 24_000, 5, 2.2, pixels=True, log_interval=10),
+    "a2c-pong-16-bfloat16": a2c(PONG, 16, 24_000, 5, 2.2, pixels=True, log_interval=10, flags=dict(dtype="bfloat16")),
     "a2c-pong-32": a2c(PONG, 32, 19_200, 20, 0.0, pixels=True),  # what acktr is compared with
     "a2c-pong-16-20": a2c(PONG, 16, 19_200, 20, 0.0, pixels=True),  # what acer is compared with
-    "acktr-pong-32": Workload("acktr", PONG, 32, 19_200, 6_400, 0.8, dict(nsteps=20), "a2c-pong-32", pixels=True),
+    "acktr-pong-32": Workload("acktr", PONG, 32, 64_000, 9_600, 0.8, dict(nsteps=20), "a2c-pong-32", pixels=True),
     "acer-pong-16": Workload("acer", PONG, 16, 12_800, 3_200, 0.25, dict(nsteps=20, buffer_size=2000, replay_start=20),
                              "a2c-pong-16-20", pixels=True),
     "deepq-pong-1": Workload(
@@ -117,12 +121,17 @@ def command_flags(w: Workload) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
+def shared_out(w: Workload) -> Workload:
+    """What each of 2 ranks does of a workload."""
+    return dataclasses.replace(w, num_env=w.num_env // 2, steps=w.steps // 2, warm=w.warm // 2)
+
+
 def ours(w: Workload, threads: int, ranks: int = 1) -> dict[str, float]:
-    """Steps/s after the warm steps, the shares of the time, peak memory of a rank."""
+    """Steps/s of all ranks, each with a workload, after the warm steps; shares of the time, peak memory of a rank."""
     with tempfile.TemporaryDirectory() as folder:
         launch = [str(BIN / "mpirun"), "-np", str(ranks)] if ranks > 1 else []
         command = [*launch, sys.executable, str(ROOT / "run.py"), *command_flags(w), f"--threads={threads}",
-                   f"--num_timesteps={w.steps * ranks}", f"--log_path={folder}", "--log_interval=1"]
+                   f"--num_timesteps={w.steps * ranks}", f"--log_path={folder}", f"--log_interval={w.log_interval}"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)  # for its peak memory
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -174,23 +183,27 @@ def keep(name: str, result: dict[str, Any]) -> None:
 def compare(name: str, rounds: int) -> dict[str, Any]:
     """Runs a workload on both sides in turn; prints and returns the medians."""
     w = WORKLOADS[name]
-    ratios, mine, peer = [], [], []
+    ratios, mine, peer, every = [], [], [], []
     for number in range(rounds):
-        us = {threads: ours(w, threads) for threads in (1, 2)}
-        them = {threads: theirs(w, threads)["sps"] for threads in (1, 2)}
-        best = max(us, key=lambda t: us[t]["sps"])
+        us = {"1 thread": ours(w, 1), "2 threads": ours(w, 2)}
+        if w.num_env % 2 == 0 and w.peer not in WORKLOADS:
+            us["2 ranks"] = ours(shared_out(w), 1, ranks=2)
+        them = {f"{threads} thread(s)": theirs(w, threads)["sps"] for threads in (1, 2)}
+        best = max(us, key=lambda way: us[way]["sps"])
         ratios.append(us[best]["sps"] / max(them.values()))
-        mine.append({"threads": best, **us[best]})
+        mine.append({"by": best, **us[best]})
         peer.append(max(them.values()))
-        print(f"{name} round {number + 1}, steps/s with 1 and 2 threads: ours {us[1]['sps']:,.0f} {us[2]['sps']:,.0f}; "
-              f"{w.peer} {them[1]:,.0f} {them[2]:,.0f}; ratio {ratios[-1]:.2f}", flush=True)
+        print(f"{name} round {number + 1}, steps/s: ours " + ", ".join(f"{k} {v['sps']:,.0f}" for k, v in us.items())
+              + f"; {w.peer} " + ", ".join(f"{k} {v:,.0f}" for k, v in them.items()) + f"; ratio {ratios[-1]:.2f}",
+              flush=True)
+        every.append({k: v["sps"] for k, v in us.items()})
     median = statistics.median(ratios)
     shares = {k: statistics.mean(m[k] for m in mine) for k in mine[0] if k.startswith("share_")}
     print(f"{name}: median ratio {median:.2f} (target {w.target:g}); "
           + ", ".join(f"{k[6:]} {v:.0%}" for k, v in shares.items())
           + f"; peak memory {max(m['peak_gib'] for m in mine):.2f} GiB", flush=True)
     return {"ratio": median, "target": w.target, "ratios": ratios, "ours_sps": [m["sps"] for m in mine],
-            "peer": w.peer, "peer_sps": peer, "threads": [m["threads"] for m in mine], "shares": shares,
+            "peer": w.peer, "peer_sps": peer, "by": [m["by"] for m in mine], "all_sps": every, "shares": shares,
             "peak_gib": max(m["peak_gib"] for m in mine)}
 
 

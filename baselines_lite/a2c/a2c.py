@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from baselines_lite.a2c.config import PRESETS, Config
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
@@ -37,12 +35,12 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         noise_rank = comm.rank if cfg.streams == "rank" else 0
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
+        optimizer.lead(policy)
         step = Minibatches(policy, optimizer, lambda batch, _: losses.actor_critic_loss(
             policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
                               merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         length = cfg.nsteps if policy.recurrent else 1
-        everything = np.arange(cfg.nbatch // length, dtype=np.int32)[None]
         while not exp.finished:
             rollout = collector.collect()
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
@@ -50,6 +48,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, length, advs=advs, returns=returns)
             rates = {"lr": cfg.lr(exp.remaining)}
-            stats = step(data, everything, rates["lr"]) | rates
+            stats = step(data, None, rates["lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy

@@ -22,6 +22,7 @@ import tensorflow as tf
 from baselines_lite.acer.config import PRESETS, Config
 from baselines_lite.acer.replay import Replay, Segments, segments_of
 from baselines_lite.common.actor_q import ActorQ
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
 from baselines_lite.common.gradient_step import GradientStep
@@ -51,12 +52,12 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
                                max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              shape_rewards=exp.shape_rewards, log_probs=True)
+                              shape_rewards=exp.shape_rewards)
         # The number of replays is drawn alike on all ranks, so that their collectives match.
         rng, counts = stream(run.seed, "replay", noise_rank), stream(run.seed, "replay counts")
         while not exp.finished:
             rollout = collector.collect()
-            segments, lr = segments_of(rollout, cfg.time_limit == "terminal"), cfg.lr(exp.remaining)
+            segments, lr = segments_of(policy, rollout, cfg.time_limit == "terminal"), cfg.lr(exp.remaining)
             figures = [update(segments, lr)]
             buffer.put(segments)
             replays = int(counts.poisson(cfg.replay_ratio)) if len(buffer) >= cfg.replay_start else 0
@@ -170,8 +171,8 @@ class Update:
         self.state = optimizer.state()
         self.average = self.state.theta
         self._step = GradientStep(optimizer, self.gradient, policy.prefers_xla)
-        self._mean = tf.function(lambda old, new: [cfg.alpha * x + (1.0 - cfg.alpha) * y
-                                                   for x, y in zip(old, new, strict=True)], jit_compile=True)
+        self._mean = Compiled(lambda old, new: [cfg.alpha * x + (1.0 - cfg.alpha) * y
+                                                for x, y in zip(old, new, strict=True)], xla=True)
 
     def __call__(self, segments: Segments, lr: float) -> np.ndarray:
         """Steps the parameters; returns the figures STATS."""

@@ -50,7 +50,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "mujoco": dict(num_env=8, nsteps=256, lam=0.97, standardize_advs=True, value_network="copy", ent_coef=0.0,
                        logstd_init=-1.0, kfac_clip=0.01, normalize_observations=True, normalize_rewards=True,
                        inverse_every=2, cold_iter=1),
-        "atari": dict(network="cnn", stats_every=4, stats_examples=160, stats_positions=49, inverse_every=50),
+        "atari": dict(network="cnn", stats_every=4, stats_examples=160, stats_positions=16, inverse_every=50),
     },
     "baselines": {
         "all": dict(num_env=1, nsteps=20, time_limit="terminal", statistics="rank", streams="same", inverse_every=1),

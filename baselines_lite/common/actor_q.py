@@ -39,5 +39,5 @@ class ActorQ(ActorCritic):
         return self.pdtype.pd(self.pi_head(pi_latent)).log_probs, self.vf_head(vf_latent)
 
     def log_probs(self, heads: np.ndarray) -> np.ndarray:
-        """log pi(a|s) of every action [B, K] by the policy head's outputs [B, K]."""
+        """log pi(a|s) of every action [..., K] by the policy head's outputs [..., K]."""
         return self.pdtype.pd(tf.constant(heads)).log_probs.numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common import networks
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.policy import Acted, Actor, Policy
 
@@ -41,8 +42,8 @@ class DeterministicPolicy(Policy):
             raise UserError(f"the network {network} has a memory, which ddpg does not support; use mlp")
         self.pi_head = self._head(self.pi_net.out_size, self.num_actions, "pi_head")
         self.q_head = self._head(self.q_net.out_size, 1, "q_head")
-        self._q = tf.function(self.q, reduce_retracing=True)
-        self._pi = tf.function(self.pi, reduce_retracing=True)
+        self._q = Compiled(self.q, xla=False, any_batch=True)
+        self._pi = Compiled(self.pi, xla=False, any_batch=True)
 
     def _head(self, n_in: int, n_out: int, name: str) -> networks.Dense:
         head = networks.Dense(n_in, n_out, rng=self._weights_rng, dtype=self.dtype, name=name)

@@ -8,9 +8,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
 
 Vectors = list[tf.Tensor]
+
+
+def read(weights: tf.Variable | np.ndarray) -> np.ndarray:
+    """The present values as an array that no later assignment touches. A sixth of what Variable.numpy() takes."""
+    if isinstance(weights, tf.Variable):
+        return tf.raw_ops.ReadVariableOp(resource=weights.handle, dtype=weights.dtype).numpy()
+    return np.asarray(weights)
 
 
 def flatten(tensors: Sequence[tf.Tensor | tf.Variable]) -> tf.Tensor:
@@ -70,6 +78,8 @@ class Parts:
         small = [i for i, size in enumerate(sizes) if size < self.LARGE]
         self._members = [[i] for i, size in enumerate(sizes) if size >= self.LARGE] + ([small] if small else [])
         self.sizes = [sum(sizes[i] for i in members) for members in self._members]
+        self._cut = Compiled(lambda vector: unflatten(vector, [self.variables[i] for i in small]), xla=True)
+        self._joined = Compiled(lambda *tensors: flatten(tensors), xla=True)
 
     def join(self, tensors: Sequence[tf.Tensor | tf.Variable]) -> list[tf.Tensor]:
         """Tensors of the variables' shapes, in their order, as vectors."""
@@ -83,6 +93,23 @@ class Parts:
             parts = unflatten(vector, [self.variables[i] for i in members])
             found |= dict(zip(members, parts, strict=True))
         return [found[i] for i in range(len(self.variables))]
+
+    def read(self) -> Vectors:
+        """The variables' values as vectors."""
+        found = []
+        for size, members in zip(self.sizes, self._members, strict=True):
+            parts = [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype)
+                     for v in (self.variables[i] for i in members)]
+            found.append(self._joined(*parts) if len(parts) > 1 else tf.raw_ops.Reshape(tensor=parts[0], shape=[size]))
+        return found
+
+    def write(self, vectors: Sequence[tf.Tensor]) -> None:
+        """Assigns vectors to the variables. By raw operations: Variable.assign takes twice as long."""
+        for vector, members in zip(vectors, self._members, strict=True):
+            shape = self.variables[members[0]].shape
+            parts = self._cut(vector) if len(members) > 1 else [tf.raw_ops.Reshape(tensor=vector, shape=shape)]
+            for i, part in zip(members, parts, strict=True):
+                tf.raw_ops.AssignVariableOp(resource=self.variables[i].handle, value=part)
 
     @contextlib.contextmanager
     def at(self, module: tf.Module, vectors: Sequence[tf.Tensor]) -> Iterator[None]:

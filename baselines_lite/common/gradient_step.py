@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.mpi_optimizer import MpiOptimizer
 
 
@@ -20,7 +21,7 @@ class GradientStep:
 
     def __init__(self, optimizer: MpiOptimizer, gradient: Callable[..., tuple], xla: bool) -> None:
         self.optimizer, alone = optimizer, optimizer.comm.size == 1
-        self._whole = tf.function(self._average_and_step, jit_compile=alone and xla)
+        self._whole = Compiled(self._average_and_step, xla=alone and xla)
         self._gradient = tf.function(gradient, jit_compile=not alone and xla)
         self._step = tf.function(optimizer.step, jit_compile=True)
 

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy.linalg import lapack
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.minibatch import Batch
@@ -96,8 +98,21 @@ def damped_inverses(factors: Factors, damping: float) -> Factors:
     for f, shift in zip(factors, (pi * root, root / pi), strict=True):
         damped = np.array(f, np.float64 if len(f) <= LARGE else f.dtype)
         damped[np.diag_indices(len(f))] += shift
-        found.append(np.linalg.inv(damped).astype(f.dtype))
+        found.append(inverse(damped).astype(f.dtype))
     return Factors(*found)
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a symmetric positive definite matrix, which is overwritten; NaN where it is not one.
+
+    By Cholesky's factors: a quarter of the time of a general inverse.
+    """
+    factorize, invert = lapack.get_lapack_funcs(("potrf", "potri"), (matrix,))
+    triangle, failed = factorize(matrix.T, lower=True, overwrite_a=True)  # LAPACK's order of memory is the other one
+    lower, failed_too = invert(triangle, lower=True, overwrite_c=True)
+    if failed or failed_too:
+        return np.full_like(matrix, np.nan)
+    return np.tril(lower) + np.tril(lower, -1).T
 
 
 class Inverter:
@@ -227,11 +242,11 @@ class Kfac:
         self._velocity = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
         self._inverses: list[Factors] | None = None  # as tensors, of the inverter's `_seen`
         self._seen: list[Factors] | None = None
-        self._gradient = tf.function(self._gradient_of, jit_compile=policy.prefers_xla)
-        self._statistics = tf.function(self._statistics_of, jit_compile=policy.prefers_xla)
-        self._merge = tf.function(self._merge_into_factors, jit_compile=True)
-        self._step = tf.function(self._natural_step)
-        self._cold_step = tf.function(self._plain_step)
+        self._gradient = Compiled(self._gradient_of, xla=policy.prefers_xla)
+        self._statistics = Compiled(self._statistics_of, xla=policy.prefers_xla)
+        self._merge = Compiled(self._merge_into_factors, xla=True)
+        self._step = Compiled(self._natural_step, xla=False)
+        self._cold_step = Compiled(self._plain_step, xla=False)
 
     def update(self, data: Batch, lr: float) -> dict[str, float]:
         """One update on a batch; returns the stats' means over ranks and KFAC's own figures.

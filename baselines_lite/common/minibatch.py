@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.flat import Vectors
 from baselines_lite.common.mpi_optimizer import MpiOptimizer
 from baselines_lite.common.policy import ActorCritic
@@ -20,13 +21,12 @@ Loss = Callable[[Batch, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def training_data(policy: ActorCritic, rollout: Rollout, length: int = 1, **more: np.ndarray) -> Batch:
-    """A rollout's observations, actions, logp and values, and `more` arrays [T, N], as samples [T N, ...].
+    """A rollout's observations and actions, and `more` arrays [T, N], as samples [T N, ...].
 
     Of a recurrent policy: as sequences [T N / length, length, ...], each with the memory that the rollout had there.
     """
     cut = (lambda array: sequences(array, length)) if policy.recurrent else flatten
-    floats = {"logp": rollout.logp, "values": rollout.values, **more}
-    data = {name: tf.constant(cut(array), policy.dtype) for name, array in floats.items()}
+    data = {name: tf.constant(cut(array), policy.dtype) for name, array in more.items()}
     data |= {"obs": tf.constant(cut(rollout.obs)), "actions": tf.constant(cut(rollout.actions))}
     if policy.recurrent:
         data |= {"states": tf.constant(flatten(rollout.states[::length])), "firsts": tf.constant(cut(rollout.firsts))}
@@ -60,45 +60,60 @@ class Minibatches:
         self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
         self.stop_at = stop_at
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
-        self._update = tf.function(self._all_minibatches, jit_compile=alone and xla)
+        self._update = Compiled(self._all_minibatches, xla=alone and xla)
+        self._update_at_once = Compiled(self._whole_batch, xla=alone and xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
         self._step = tf.function(optimizer.step, jit_compile=True)
 
-    def __call__(self, data: Batch, indices: np.ndarray, lr: float, constants: Sequence[float] = (),
+    def __call__(self, data: Batch, indices: np.ndarray | None, lr: float, constants: Sequence[float] = (),
                  per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
         """Takes a step on each of the minibatches that `indices` [count, size] picks from `data`, in turn.
 
-        `per_minibatch` are figures [count] that the loss finds in its batch by name. Returns the stats' means over the
-        minibatches that were looked at.
+        None: one step on all of the data. `per_minibatch` are figures [count] that the loss finds in its batch by name.
+        Returns the stats' means over the minibatches that were looked at.
         """
         dtype = self.policy.dtype
-        each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
-        total, count = self._update(data, tf.constant(indices), each, tf.constant([lr, *constants], dtype))
+        state, rates = self.optimizer.state(), tf.constant([lr, *constants], dtype)
+        if indices is None:
+            state, total, count = self._update_at_once(state, data, rates)
+        else:
+            each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
+            state, total, count = self._update(state, data, tf.constant(indices), each, rates)
+        self.optimizer.assign(state)
         return dict(zip(self.stats, (total.numpy() / count.numpy()).tolist(), strict=True))
 
-    def _gradient(self, theta: Vectors, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
-                  ) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, stats) of minibatch i at the parameters theta."""
-        rows = tf.gather(indices, i)  # indices[i] would be compiled for each i
-        batch = {name: tf.gather(array, rows) for name, array in data.items()}
+    def _gradient(self, theta: Vectors, batch: Batch, rates: tf.Tensor) -> tuple[Vectors, tf.Tensor]:
+        """(gradient, stats) of a batch at the parameters theta."""
         if self.policy.recurrent:
-            batch = {name: array if name in ("obs", "firsts", "states") else tf.reshape(array, [-1, *array.shape[2:]])
-                     for name, array in batch.items()}
-        batch |= {name: tf.gather(array, i) for name, array in each.items()}
+            batch = {name: tf.reshape(x, [-1, *x.shape[2:]]) if name not in ("obs", "firsts", "states") and x.shape.rank
+                     else x for name, x in batch.items()}
         with tf.GradientTape() as tape:
             tape.watch(theta)
             with self.optimizer.parts.at(self.policy, theta):
                 loss, stats = self.loss(batch, rates[1:])
         return tape.gradient(loss, theta), stats
 
+    def _whole_batch(self, state: Any, data: Batch, rates: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """One step on all of the data: as _all_minibatches."""
+        g, stats = self.optimizer.average(*self._gradient(state.theta, data, rates))
+        return self._step(state, g, rates[0]), stats, tf.constant(1)
+
+    def _gradient_of(self, theta: Vectors, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
+                     ) -> tuple[Vectors, tf.Tensor]:
+        """(gradient, stats) of minibatch i at the parameters theta."""
+        rows = tf.gather(indices, i)  # indices[i] would be compiled for each i
+        batch = {name: tf.gather(array, rows) for name, array in data.items()}
+        return self._gradient(theta, batch | {name: tf.gather(array, i) for name, array in each.items()}, rates)
+
     def _step_then_gradient(self, state: Any, g: Vectors, *inputs: tf.Tensor | Batch) -> tuple[Any, Vectors, tf.Tensor]:
         """Applies the averaged gradient of the last minibatch, and computes that of another, with its stats."""
         state = self._step(state, g, inputs[-1][0])
-        return state, *self._gradient(state.theta, *inputs)
+        return state, *self._gradient_of(state.theta, *inputs)
 
-    def _all_minibatches(self, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
-                         ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Every minibatch in turn, or until stop_at; returns the sum of the stats and the number of minibatches."""
+    def _all_minibatches(self, state: Any, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
+                         ) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Every minibatch in turn, or until stop_at: (the state then, the sum of the stats, the number of minibatches).
+        """
         inputs = (data, indices, each, rates)
 
         def close(stats: tf.Tensor) -> tf.Tensor | bool:  # averaged: the same on every rank
@@ -112,12 +127,11 @@ class Minibatches:
             g, stats = self.optimizer.average(g, stats)
             return i + 1, state, g, stats, total + stats
 
-        state = self.optimizer.state()
-        g, stats = self.optimizer.average(*self._gradient(state.theta, tf.constant(0), *inputs))
+        g, stats = self.optimizer.average(*self._gradient_of(state.theta, tf.constant(0), *inputs))
         i, state, g, stats, total = tf.while_loop(
             lambda i, state, g, stats, total: tf.logical_and(i < indices.shape[0], close(stats)), minibatch,
             (tf.constant(1), state, g, stats, stats), parallel_iterations=1)
         last = self._step(state, g, rates[0])
-        self.optimizer.assign(last if self.stop_at is None else tf.nest.map_structure(
-            lambda new, old: tf.where(close(stats), new, old), last, state))
-        return total, i
+        if self.stop_at is not None:
+            last = tf.nest.map_structure(lambda new, old: tf.where(close(stats), new, old), last, state)
+        return last, total, i

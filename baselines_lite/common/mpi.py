@@ -55,11 +55,11 @@ class Comm:
     seconds = 0.0  # spent in collectives so far
 
     def mean(self, array: np.ndarray) -> np.ndarray:
-        """The element-wise mean over ranks; may be computed in place. Same shape and dtype."""
+        """The element-wise mean over ranks. Same shape and dtype."""
         return array
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """The element-wise sum over ranks; may be computed in place."""
+        """The element-wise sum over ranks. Same shape and dtype."""
         return array
 
     def gather(self, value: T) -> list[T]:
@@ -117,15 +117,16 @@ class MpiComm(Comm):
         self.abort(1)
 
     def mean(self, array: np.ndarray) -> np.ndarray:
-        self.sum(array)
-        array /= self.size
-        return array
+        total = self.sum(array)
+        total /= self.size
+        return total
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         start = time.perf_counter()
-        self._world.Allreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
+        total = np.empty_like(array)
+        self._world.Allreduce(array, total, self._mpi.SUM)
         self.seconds += time.perf_counter() - start
-        return array
+        return total
 
     def gather(self, value: T) -> list[T]:
         start = time.perf_counter()

@@ -25,14 +25,14 @@ class AdamState(NamedTuple):
 class MpiAdam(MpiOptimizer):
     """Adam over `variables`; see mpi_optimizer for how it is used."""
 
-    State = AdamState
-
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, *, beta1: float = 0.9, beta2: float = 0.999,
                  epsilon: float = 1e-8, max_grad_norm: float | None = None) -> None:
         super().__init__(variables, comm, max_grad_norm)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.t = tf.Variable(tf.zeros((), self.dtype), trainable=False, name="adam/t")
-        self.slots = [self.slot(0.0, "adam/m"), self.slot(0.0, "adam/v"), self.t]
+
+    def initial(self, theta: Vectors) -> AdamState:
+        zeros = [tf.zeros_like(part) for part in theta]
+        return AdamState(theta, zeros, zeros, tf.zeros((), self.dtype))
 
     def step(self, state: AdamState, g: Vectors, lr: tf.Tensor | Vectors) -> AdamState:
         """One step down the gradient g: theta - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon).

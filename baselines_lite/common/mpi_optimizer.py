@@ -1,43 +1,49 @@
 """First-order optimizers whose gradient is averaged over ranks.
 
 Every rank applies the same averaged gradient to the same parameters, so that parameters stay bitwise equal, which
-`Experiment.log` checks. A compiled update begins with `state()`, carries it through its steps (`average`, then `step`),
-and ends with `assign(state)`: inside a loop, tensors are far cheaper than variables. Parameters, gradients and moments
-are lists of vectors; see flat.Parts.
+`Experiment.log` checks. An update takes `state()`, carries it through its compiled steps (`average`, then `step`), and
+hands it to `assign`: tensors are far cheaper than variables, inside a compiled function and on the way into it.
+Parameters, gradients and moments are lists of vectors; see flat.Parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from baselines_lite.common.flat import Parts, Vectors, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
+from baselines_lite.common.policy import Policy
 
 
-class MpiOptimizer(tf.Module):
+class MpiOptimizer:
     """What MpiAdam and MpiRmsProp share. Rank 0 first gives its parameters to all ranks.
 
-    `State` is a NamedTuple whose first field is theta, the parameters; `slots` are the variables behind the others.
+    The variables hold the parameters, unless a policy follows: see `lead`.
     """
 
-    State: type
-
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, max_grad_norm: float | None) -> None:
-        super().__init__()
         self.parameters, self.comm, self.max_grad_norm = list(variables), comm, max_grad_norm
         self.parts = Parts(self.parameters)
         self.dtype = self.parameters[0].dtype
-        self.slots: list[Any] = []
         if comm.size > 1:
             set_flat(self.parameters, comm.broadcast(get_flat(self.parameters)))
+        self._state = self.initial(self.parts.read())
+        self._hand_over: Callable[[Vectors], None] | None = None
 
-    def slot(self, value: float, name: str) -> list[tf.Variable]:
-        """Variables like the parameters, filled with a value."""
-        return [tf.Variable(tf.fill([size], tf.cast(value, self.dtype)), trainable=False, name=name)
-                for size in self.parts.sizes]
+    def lead(self, policy: Policy) -> None:
+        """From now on this holds the parameters, all that the policy has, and the policy follows: see Policy.follow.
+
+        It saves reading and writing the variables, which takes longer than a small update. Values that are assigned to
+        a variable by hand are lost.
+        """
+        self._hand_over = policy.follow(self.parts)
+
+    def initial(self, theta: Vectors) -> Any:
+        """The state before the first step: a NamedTuple whose first field is theta, the parameters."""
+        raise NotImplementedError
 
     def step(self, state: Any, g: Vectors, lr: tf.Tensor | Vectors) -> Any:
         """The state after one step down the gradient g, with one learning rate or one for each element."""
@@ -53,22 +59,22 @@ class MpiOptimizer(tf.Module):
 
     def state(self) -> Any:
         """The present parameters and moments."""
-        return self.State(self.parts.join(self.parameters),
-                          *tf.nest.map_structure(lambda slot: slot.read_value(), list(self.slots)))
+        return self._state if self._hand_over else self._state._replace(theta=self.parts.read())
 
     def average(self, g: Vectors, figures: tf.Tensor) -> tuple[Vectors, tf.Tensor]:
-        """Means over ranks of a gradient and of figures [k], inside a compiled function: one Allreduce. Not inside XLA.
+        """Means over ranks of a gradient and of figures [k], inside a compiled function, not inside XLA.
+
+        One Allreduce for each vector, the figures with the last: to join large ones would cost more.
         """
         if self.comm.size == 1:
             return g, figures
-        vector = tf.concat([*g, figures], axis=0)
-        averaged = tf.numpy_function(lambda x: self.comm.mean(x.copy()), [vector], vector.dtype)
-        *g, figures = tf.split(tf.ensure_shape(averaged, vector.shape), [*self.parts.sizes, figures.shape[0]])
-        return g, figures
+        vectors = [*g[:-1], tf.concat([g[-1], figures], axis=0)]
+        averaged = tf.numpy_function(lambda *arrays: [self.comm.mean(array) for array in arrays], vectors,
+                                     [vector.dtype for vector in vectors])
+        *large, last = (tf.ensure_shape(x, vector.shape) for x, vector in zip(averaged, vectors, strict=True))
+        return [*large, last[: self.parts.sizes[-1]]], last[self.parts.sizes[-1] :]
 
     def assign(self, state: Any) -> None:
-        """Writes a state back to the variables."""
-        for variable, part in zip(self.parameters, self.parts.split(state[0]), strict=True):
-            variable.assign(part)
-        for slot, value in zip(tf.nest.flatten(list(self.slots)), tf.nest.flatten(list(state[1:])), strict=True):
-            slot.assign(value)
+        """Makes a state the present one, and hands its parameters to the variables. Not inside compiled functions."""
+        self._state = state
+        (self._hand_over or self.parts.write)(state.theta)

@@ -26,13 +26,13 @@ class MpiRmsProp(MpiOptimizer):
     which A2C's published results rest (other libraries start at 0, and had to add this one).
     """
 
-    State = RmsPropState
-
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, *, decay: float = 0.99, epsilon: float = 1e-5,
                  max_grad_norm: float | None = None) -> None:
         super().__init__(variables, comm, max_grad_norm)
         self.decay, self.epsilon = decay, epsilon
-        self.slots = [self.slot(1.0, "rmsprop/ms")]
+
+    def initial(self, theta: Vectors) -> RmsPropState:
+        return RmsPropState(theta, [tf.ones_like(part) for part in theta])
 
     def step(self, state: RmsPropState, g: Vectors, lr: tf.Tensor | Vectors) -> RmsPropState:
         """One step down the gradient g: ms' = decay ms + (1 - decay) g^2; theta - lr g / sqrt(ms' + epsilon)."""

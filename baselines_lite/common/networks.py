@@ -30,6 +30,7 @@ from baselines_lite.common.config import (
     Sizes,
 )
 from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.flat import read
 
 NumpyFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -86,7 +87,7 @@ class Dense(tf.Module):
 
     def numpy(self) -> NumpyFunction:
         """The layer with a copy of its present weights, in NumPy."""
-        w, b = np.asarray(self.w), np.asarray(self.b)
+        w, b = read(self.w), read(self.b)
 
         def forward(x: np.ndarray) -> np.ndarray:
             y = x.dot(w)
@@ -171,7 +172,7 @@ class LayerNorm(tf.Module):
 
     def numpy(self) -> NumpyFunction:
         """The layer with a copy of its present weights, in NumPy."""
-        gain, bias = np.asarray(self.gain), np.asarray(self.bias)
+        gain, bias = read(self.gain), read(self.bias)
 
         def forward(x: np.ndarray) -> np.ndarray:
             centred = x - x.mean(axis=-1, keepdims=True)

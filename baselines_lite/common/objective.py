@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.distributions import Categorical, Pd
 from baselines_lite.common.flat import at, get_flat, set_flat
 from baselines_lite.common.minibatch import Batch
@@ -40,7 +41,7 @@ class PolicyObjective:
             set_flat(policy.pi_variables, comm.broadcast(get_flat(policy.pi_variables)))
         xla = policy.prefers_xla
         self._gradient, self._point, self._product, self._outer = (
-            tf.function(f, jit_compile=xla, reduce_retracing=True)
+            Compiled(f, xla=xla, any_batch=True)
             for f in (self._gradient_at, self._point_at, self._product_at, self._outer_products))
 
     def load(self, batch: Batch) -> np.ndarray:

@@ -6,7 +6,7 @@ observations; `evaluate` takes normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common import networks
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.distributions import Pd, make_pd
-from baselines_lite.common.flat import replaced
+from baselines_lite.common.flat import Parts, Vectors, read, replaced
 from baselines_lite.common.normalize import Normalize
 from baselines_lite.common.observations import Encoder
 from baselines_lite.common.seeding import stream
@@ -36,6 +37,24 @@ class Acted(NamedTuple):
 Actor = Callable[..., Acted]
 
 
+class Late:
+    """Parameters that a policy's variables have not got yet: vectors of `parts`, or None."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.theta = parts, None
+
+
+class NumpyActorCritic:
+    """An actor-critic's head outputs [B, n], log standard deviation and values [B], in NumPy, with its weights."""
+
+    def __init__(self, policy: ActorCritic) -> None:
+        pi_net, pi_head, vf_net, vf_head = (
+            part.numpy() for part in (policy.pi_net, policy.pi_head, policy.vf_net, policy.vf_head))
+        self.heads = lambda features: pi_head(pi_net(features))
+        self.values = lambda features: vf_head(vf_net(features))[:, 0]
+        self.logstd = None if policy.logstd is None else read(policy.logstd)
+
+
 class Policy(tf.Module):
     """What every policy has: spaces, features of observations, normalisation statistics, and what its file must hold.
 
@@ -46,6 +65,7 @@ class Policy(tf.Module):
 
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its name, for model files
     recurrent = False
+    _late: Late | None = None  # of a policy that follows an optimizer
 
     def __init_subclass__(cls) -> None:
         Policy.KINDS[cls.__name__] = cls
@@ -68,6 +88,41 @@ class Policy(tf.Module):
             "normalize_observations": normalize_observations, "normalize_rewards": normalize_rewards,
             "reward_gamma": reward_gamma}
         self._weights_rng, self._rng = stream(seed, "weights"), stream(seed, "step")
+
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """As tf.Module's, and up to date."""
+        self.sync()
+        return super().variables
+
+    @property
+    def trainable_variables(self) -> Sequence[tf.Variable]:
+        """As tf.Module's, and up to date."""
+        self.sync()
+        return super().trainable_variables
+
+    def sync(self) -> None:
+        """Brings the variables up to date with an optimizer that this policy follows.
+
+        Every method of the policy does so; only who reads a variable by itself during training needs to.
+        """
+        if self._late is not None and self._late.theta is not None and tf.executing_eagerly():
+            theta, self._late.theta = self._late.theta, None
+            self._late.parts.write(theta)
+
+    def follow(self, parts: Parts) -> Callable[[Vectors], None]:
+        """A function that gives this policy its parameters, vectors of `parts`."""
+        return parts.write
+
+    def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """A Compiled that reads this policy's variables."""
+        run = Compiled(function, **options)
+
+        def call(*inputs: Any) -> Any:
+            self.sync()
+            return run(*inputs)
+
+        return call
 
     def build(self, size: Any, name: str) -> Any:
         """A network of this policy's kind, for features of that size."""
@@ -159,11 +214,13 @@ class ActorCritic(Policy):
         self.vf_head = networks.Dense(self.vf_net.out_size, self.vf_outputs, gain=1.0, name="vf_head", **head)
         self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=self.dtype, name="logstd")
                        if self.pdtype.has_logstd else None)
-        self._values_and_logp = tf.function(self._evaluate_actions, jit_compile=self.prefers_xla)
-        self._distribution = tf.function(self._head_and_logstd, jit_compile=self.prefers_xla)
-        self._values = tf.function(self.value, reduce_retracing=True)
-        self._act = tf.function(self._act_with, reduce_retracing=True, jit_compile=self.recurrent and self.prefers_xla)
-        self._weights_to_act = tf.function(self._copy_weights)
+        self._values_and_logp = self.compiled(self._evaluate_actions, xla=self.prefers_xla)
+        self._distribution = self.compiled(self._head_and_logstd, xla=self.prefers_xla)
+        self._values = self.compiled(self.value, xla=False, any_batch=True)
+        self._act = Compiled(self._act_with, xla=self.recurrent and self.prefers_xla, any_batch=True)
+        self._logp = self.compiled(self._logp_of, xla=False, any_batch=True)
+        self._weights_to_act = self.compiled(self._copy_weights, xla=False)
+        self._numpy: NumpyActorCritic | None = None  # where it follows an optimizer
 
     @property
     def pi_variables(self) -> list[tf.Variable]:
@@ -202,6 +259,7 @@ class ActorCritic(Policy):
     def evaluate(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                  ) -> tuple[Pd, tf.Tensor]:
         """(pd, V) of features [B, ...], differentiable."""
+        self.sync()
         pi, vf, _ = self.latents(features, state, firsts)
         head, values = self.heads(pi, vf)
         return self.pdtype.pd(head, self.logstd), values
@@ -218,24 +276,23 @@ class ActorCritic(Policy):
     def actor(self) -> Actor:
         """A function (features, noise or None for the mode, state, firsts) -> Acted, of a copy of the weights.
 
-        Take a new one after each update. Where the networks can run in NumPy it costs 10 us on a few rows and gives no
-        values; elsewhere it calls the compiled policy (90 us and more), which gives all of Acted.
+        Take a new one after each update: the old one may change with it. Where the networks can run in NumPy it costs
+        10 us on a few rows and gives no values; elsewhere it calls the compiled policy, which gives all of Acted.
         """
         if not networks.runs_in_numpy(self.pi_net):
             return self.compiled_actor()
-        net, head, sample = self.pi_net.numpy(), self.pi_head.numpy(), self.pdtype.sample_numpy
-        logstd = None if self.logstd is None else self.logstd.numpy()
+        mine, sample = self._numpy or NumpyActorCritic(self), self.pdtype.sample_numpy
 
         def act(features: np.ndarray, noise: np.ndarray | None, state: None = None, firsts: None = None) -> Acted:
-            heads = head(net(features))
-            return Acted(sample(heads, logstd, noise), heads=heads)
+            heads = mine.heads(features)
+            return Acted(sample(heads, mine.logstd, noise), heads=heads)
 
         return act
 
     def compiled_actor(self) -> Actor:
         """`actor` by the compiled policy, whatever the network."""
         weights, sample = self._weights_to_act(), self.pdtype.sample_numpy
-        logstd = None if self.logstd is None else self.logstd.numpy()
+        logstd = None if self.logstd is None else read(self.logstd)
 
         def act(features: np.ndarray, noise: np.ndarray | None, *memory: np.ndarray) -> Acted:
             heads, values, state = self._act(weights, *map(tf.constant, (features, *memory)))
@@ -243,6 +300,25 @@ class ActorCritic(Policy):
             return Acted(sample(heads, logstd, noise), values.numpy(), heads, None if state is None else state.numpy())
 
         return act
+
+    def follow(self, parts: Parts) -> Callable[[Vectors], None]:
+        """As Policy's; where networks run in NumPy, acting and values change at once, and variables at the next `sync`.
+
+        To write to the variables takes longer than a small update.
+        """
+        if not networks.runs_in_numpy(self.pi_net):
+            return parts.write
+        arrays = [np.array(vector) for vector in parts.read()]
+        with parts.at(self, arrays):
+            self._numpy = NumpyActorCritic(self)  # on views of the arrays
+        late = self._late = Late(parts)
+
+        def renew(theta: Vectors) -> None:
+            late.theta = theta
+            for array, vector in zip(arrays, theta, strict=True):
+                np.copyto(array, vector.numpy())
+
+        return renew
 
     def _copy_weights(self) -> list[tf.Tensor]:
         """The weights as tensors; dense layers' in the dtype that they compute in: cast once, not at every step."""
@@ -258,8 +334,13 @@ class ActorCritic(Policy):
             return *self.heads(pi, vf), state
 
     def logp(self, heads: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """log pi(a|s) [B] of actions [B, ...] by the policy head's outputs [B, n], with the present logstd."""
-        return self.pdtype.pd(tf.constant(heads), self.logstd).logp(tf.constant(actions)).numpy()
+        """log pi(a|s) [...] of actions [..., k] by the policy head's outputs [..., n], with the present logstd."""
+        batch = heads.shape[:-1]
+        flat = (array.reshape(-1, *array.shape[len(batch):]) for array in (heads, actions))
+        return self._logp(*map(tf.constant, flat)).numpy().reshape(batch)
+
+    def _logp_of(self, heads: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        return self.pdtype.pd(heads, self.logstd).logp(actions)
 
     def _evaluate_actions(self, actions: tf.Tensor, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pd, values = self.evaluate(*inputs)
@@ -291,7 +372,9 @@ class ActorCritic(Policy):
 
     def values(self, features: np.ndarray, state: np.ndarray | None = None, firsts: np.ndarray | None = None
                ) -> np.ndarray:
-        """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; compiled once for any B."""
+        """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; in NumPy where possible."""
+        if networks.runs_in_numpy(self.vf_net) and self.vf_outputs == 1:
+            return (self._numpy or NumpyActorCritic(self)).values(features)
         inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
         return self._values(*map(tf.constant, inputs)).numpy()
 

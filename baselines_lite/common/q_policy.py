@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common import networks
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.config import Sizes
 from baselines_lite.common.distributions import CategoricalType
 from baselines_lite.common.errors import UserError
@@ -39,7 +40,7 @@ class QPolicy(Policy):
         sizes = Sizes(hiddens).layers if hiddens else []
         self.a_head = self._head(sizes, self.num_actions, "a_head" if dueling else "q_head")
         self.v_head = self._head(sizes, 1, "v_head") if dueling else None
-        self._q = tf.function(self.q, reduce_retracing=True)
+        self._q = Compiled(self.q, xla=False, any_batch=True)
 
     def _head(self, sizes: list[int], outputs: int, name: str) -> networks.Sequential:
         return networks.dense_layers([self.net.out_size, *sizes, outputs], "relu", rng=self._weights_rng,
@@ -87,12 +88,12 @@ class QPolicy(Policy):
             return q, renew
         latest = [theta]
 
-        @tf.function(reduce_retracing=True)
         def q_at(theta: Vectors, features: tf.Tensor) -> tf.Tensor:
             with parts.at(self, theta):
                 return self.q(features)
 
-        return (lambda features: q_at(latest[0], tf.constant(features)).numpy(),
+        compiled = Compiled(q_at, xla=False, any_batch=True)
+        return (lambda features: compiled(latest[0], tf.constant(features)).numpy(),
                 lambda theta: latest.__setitem__(0, theta))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

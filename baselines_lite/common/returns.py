@@ -40,5 +40,5 @@ def standardize(advs: np.ndarray, comm: Comm) -> np.ndarray:
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 perfect, 0 no better than a constant; NaN for constant returns."""
-    variance = np.var(returns)
-    return float("nan") if variance == 0 else float(1 - np.var(returns - values) / variance)
+    total, left = (np.square(x - x.mean(dtype=np.float64)).sum() for x in (returns, returns - values))
+    return float("nan") if total == 0 else float(1 - left / total)

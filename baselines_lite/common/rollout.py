@@ -34,7 +34,7 @@ class Rollout:
     dones: np.ndarray  # [T, N] the transition ended its episode: terminated or truncated
     values: np.ndarray  # [T, N] V(s_t)
     next_values: np.ndarray  # [T, N] V of the state that followed, before any reset
-    logp: np.ndarray  # [T, N] log pi(a_t | s_t)
+    heads: np.ndarray  # [T, N, n] what the distributions at s_t were made of: see policy.logp
     episodes: list[Episode]  # this rank's episodes that ended here: raw returns
     time_env: float  # seconds spent in the environments
     time_act: float  # seconds spent on acting and everything else here, collectives apart
@@ -42,7 +42,6 @@ class Rollout:
     states: np.ndarray | None = None  # [T, N, S] its memory before step t
     next_obs: np.ndarray | None = None  # [T, N, ...] features of the state that followed, before any reset
     next_states: np.ndarray | None = None  # [T, N, S] the memory there
-    log_probs: np.ndarray | None = None  # [T, N, K] log pi(a | s_t) of every action a, where they were asked for
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
@@ -67,7 +66,6 @@ class Collector:
     not finite raises UserError on all ranks.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
-    With `log_probs` an ActorQ's log-probabilities of all actions are kept too.
 
     In NEXT_STEP mode the step after an episode's end ignores its action and only resets. Such dead steps are left out;
     what environments with fewer of them do meanwhile, beyond the rollout's end, counts for the log only: were it kept
@@ -78,12 +76,11 @@ class Collector:
 
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0, rank: int = 0,
                  noise_rank: int | None = None, merge: bool = True,
-                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 log_probs: bool = False) -> None:
+                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
         self.venv, self.policy, self.comm = venv, policy, comm
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
-        self.shape_rewards, self._log_probs = shape_rewards, log_probs
+        self.shape_rewards = shape_rewards
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
         self._tracker = EpisodeTracker(self.num_env)
         self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
@@ -205,17 +202,14 @@ class Collector:
         if acted.values is None:
             values = policy.values(flatten(obs)).reshape(T + 1, N)
         else:
-            values[T] = policy.values(obs[T], *memory)
+            values[T] = act(obs[T], None, *memory).values
         next_values, next_obs = self._followers(values[1:], obs[1:], ends)
         dones = terminated | truncated
-        logp = policy.logp(flatten(heads), flatten(actions)).reshape(T, N)
         rows = {"obs": obs[:T], "actions": actions, "rewards": rewards, "terminated": terminated, "dones": dones,
                 "over": dones if over is None else over, "values": values[:T], "next_values": next_values,
-                "logp": logp, "next_obs": next_obs}
+                "heads": heads, "next_obs": next_obs}
         rows |= {"raw": raw[:T]} if raw is not None else {}
         rows |= {"states": states[:T], "firsts": firsts, "next_states": states[1:]} if recurrent else {}
-        if self._log_probs:
-            rows["log_probs"] = policy.log_probs(flatten(heads)).reshape(T, N, -1)
         return rows | {"dead": dead} if self._next_step else rows
 
     def _cut_off(self, t: int, envs: np.ndarray, infos: dict[str, Any]) -> list[tuple[np.ndarray, ...]]:

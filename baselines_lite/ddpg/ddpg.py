@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
@@ -125,42 +126,37 @@ class Update:
         actor, self.critic = policy.pi_variables, policy.q_variables
         self.optimizer = MpiAdam([*actor, *self.critic], comm, max_grad_norm=cfg.max_grad_norm)
         self.parts = self.optimizer.parts
-        self.target = [tf.Variable(vector, trainable=False) for vector in self.parts.join(self.optimizer.parameters)]
-        self.returns = Returns(*(tf.Variable(0.0, trainable=False, dtype=tf.float64) for _ in range(3)))
+        adam = self.optimizer.state()
+        self.state = State(adam, adam.theta, Returns(*[tf.zeros((), tf.float64)] * 3))
         self._in_actor = self.parts.join([tf.fill(v.shape, i < len(actor))
                                           for i, v in enumerate(self.optimizer.parameters)])
         alone, xla = comm.size == 1, policy.prefers_xla
-        self._round = tf.function(self._all_minibatches, jit_compile=alone and xla)
+        self._round = Compiled(self._all_minibatches, xla=alone and xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
 
     @property
     def figures(self) -> dict[str, float]:
         """What to log beside STATS."""
-        return {"return_std": float(self.returns.std)} if self.cfg.normalize_returns else {}
+        return {"return_std": float(self.state.returns.std)} if self.cfg.normalize_returns else {}
 
     def __call__(self, batches: Transitions, actor_lr: float, critic_lr: float) -> dict[str, float]:
         """A step on each of the minibatches [count, B, ...] in turn; returns the means of STATS."""
         rates = tf.constant([actor_lr, critic_lr], self.policy.dtype)
-        total = self._round(Transitions(*map(tf.constant, batches)), rates).numpy()
-        return dict(zip(STATS, (total[: len(STATS)] / len(batches.obs)).tolist(), strict=True))
+        self.state, total = self._round(self.state, Transitions(*map(tf.constant, batches)), rates)
+        self.optimizer.assign(self.state.adam)
+        return dict(zip(STATS, (total.numpy()[: len(STATS)] / len(batches.obs)).tolist(), strict=True))
 
-    def _all_minibatches(self, batches: Transitions, rates: tf.Tensor) -> tf.Tensor:
+    def _all_minibatches(self, state: State, batches: Transitions, rates: tf.Tensor) -> tuple[State, tf.Tensor]:
         def minibatch(i: tf.Tensor, state: State, g: Vectors, figures: tf.Tensor, total: tf.Tensor) -> tuple:
             state, g, figures = self._step_and_gradient(state, g, figures, i, batches, rates)
             g, figures = self.optimizer.average(g, figures)
             return i + 1, state, g, figures, total + figures
 
-        returns = Returns(*(variable.read_value() for variable in self.returns))
-        state = State(self.optimizer.state(), [v.read_value() for v in self.target], returns)
         g, figures = self.optimizer.average(*self.gradient(state, tf.constant(0), batches))
         _, state, g, figures, total = tf.while_loop(
             lambda i, *_: i < batches.obs.shape[0], minibatch, (tf.constant(1), state, g, figures, figures),
             parallel_iterations=1)
-        state = self.step(state, g, figures, rates)
-        self.optimizer.assign(state.adam)
-        for variable, value in zip([*self.target, *self.returns], [*state.target, *state.returns], strict=True):
-            variable.assign(value)
-        return total
+        return self.step(state, g, figures, rates), total
 
     def _step_then_gradient(self, state: State, g: Vectors, figures: tf.Tensor, i: tf.Tensor, batches: Transitions,
                             rates: tf.Tensor) -> tuple[State, Vectors, tf.Tensor]:

@@ -101,7 +101,8 @@ class Update:
         For a KL objective "kl" is that between the policies before and after the update.
         """
         cfg, penalised = self.cfg, self.cfg.objective != "clip"
-        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns)
+        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns,
+                             logp=self.policy.logp(rollout.heads, rollout.actions))
         if penalised:
             data |= self.policy.distribution(data)
         indices = shuffled(self.rng, advs.size // self.length, cfg.noptepochs, cfg.nminibatches)

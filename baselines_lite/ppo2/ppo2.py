@@ -86,7 +86,8 @@ class Update:
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
         cfg = self.cfg
-        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns)
+        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns, values=rollout.values,
+                             logp=self.policy.logp(rollout.heads, rollout.actions))
         indices = self.shuffle(advs.size // self.length)
         mean, std = self.moments(data["advs"].numpy(), indices)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}

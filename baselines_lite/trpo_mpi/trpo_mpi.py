@@ -53,7 +53,8 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
             advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
-            data = training_data(policy, rollout, advs=standardize(advs, comm), returns=returns)
+            data = training_data(policy, rollout, logp=policy.logp(rollout.heads, rollout.actions),
+                                 advs=standardize(advs, comm), returns=returns)
             stats = trust_region_step(objective, objective.load(data), cfg)
             minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
             stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common import losses
@@ -45,14 +44,13 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
                               merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
         length = cfg.nsteps if policy.recurrent else 1
         count = cfg.nbatch // length
-        everything = np.arange(count, dtype=np.int32)[None]
         while not exp.finished:
             rollout = collector.collect()
             terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
             advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, length, advs=standardize(advs, comm), returns=returns)
-            stats = policy_step(data, everything, cfg.lr(exp.remaining))
+            stats = policy_step(data, None, cfg.lr(exp.remaining))
             minibatches = shuffled(shuffle, count, cfg.vf_iters, min(cfg.vf_minibatches, count))
             stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})

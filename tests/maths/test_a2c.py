@@ -54,4 +54,4 @@ def test_three_steps_of_rmsprop_from_a_mean_square_of_one():
         plain = plain - 0.1 * g / np.sqrt(ms + 1e-3)
     rms.assign(state)
     np.testing.assert_allclose(get_flat([theta]), plain, rtol=1e-12)
-    np.testing.assert_allclose(rms.slots[0][0], ms, rtol=1e-12)
+    np.testing.assert_allclose(rms.state().ms[0], ms, rtol=1e-12)

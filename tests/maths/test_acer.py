@@ -286,7 +286,7 @@ def test_pictures_that_are_no_stack_are_not_taken_for_one():
 def collected(network, count, **options):
     policy = ActorQ(VECTOR, CHOICE, network=network, seed=0, **options)
     policy.pi_head.w.assign(policy.pi_head.w * 50)
-    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm(), log_probs=True)
+    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm())
     return policy, [collector.collect() for _ in range(count)]
 
 
@@ -296,12 +296,12 @@ def test_segments_give_back_what_the_policy_thought(network, value_network):
     policy, rollouts = collected(network, 5, value_network=value_network)
     update = updater(policy, Config())
     for rollout in rollouts:
-        segments = segments_of(rollout)
+        segments = segments_of(policy, rollout)
         data = segments.data
         log_pi, q = (x.numpy() for x in acer.outputs(policy, {name: tf.constant(x) for name, x in data.items()}))
         np.testing.assert_allclose(log_pi[:, :-1], data["log_mu"], atol=1e-5)
         taken = np.take_along_axis(data["log_mu"], data["actions"][..., None], axis=-1)[..., 0]
-        np.testing.assert_allclose(taken, rollout.logp.T, atol=1e-5)
+        np.testing.assert_allclose(taken, policy.logp(rollout.heads, rollout.actions).T, atol=1e-5)
         cut, values = data["dones"] & ~data["terminated"], (np.exp(log_pi) * q).sum(axis=-1)
         followed = np.where(cut, update._end_values(segments), values[:, 1:])
         alive = ~data["terminated"]
@@ -311,7 +311,7 @@ def test_segments_give_back_what_the_policy_thought(network, value_network):
 
 def test_every_environment_draws_from_its_own_ring():
     policy, rollouts = collected("lstm", 7)
-    found = [segments_of(rollout) for rollout in rollouts]
+    found = [segments_of(policy, rollout) for rollout in rollouts]
     buffer, rng = Replay(policy, buffer_size=3 * 8 + 5, num_env=3, nsteps=8), np.random.default_rng(0)
     for i, segments in enumerate(found):
         buffer.put(segments)
@@ -341,7 +341,7 @@ def test_a_buffer_that_memory_cannot_hold_is_refused_before_training(monkeypatch
 
 
 def test_time_limits_can_be_taken_for_deaths():
-    _, (rollout,) = collected("mlp", 1)
-    segments = segments_of(rollout, cut_is_death=True)
+    policy, (rollout,) = collected("mlp", 1)
+    segments = segments_of(policy, rollout, cut_is_death=True)
     np.testing.assert_array_equal(segments.data["terminated"], rollout.dones.T)
     assert not len(segments.ends.steps) and (rollout.dones & ~rollout.terminated).any()

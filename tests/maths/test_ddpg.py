@@ -11,7 +11,7 @@ from baselines_lite.common.flat import at, flatten, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.replay_buffer import Transitions
 from baselines_lite.ddpg.config import Config
-from baselines_lite.ddpg.ddpg import Returns, State, Update
+from baselines_lite.ddpg.ddpg import Returns, Update
 from baselines_lite.ddpg.exploration import NoisyParameters, OrnsteinUhlenbeck
 
 BOX = gym.spaces.Box(-1, 1, (3,))
@@ -24,8 +24,8 @@ def make(cfg=None, **options):
     set_flat(policy.trainable_variables, get_flat(policy.trainable_variables)
              + 0.1 * rng.normal(size=get_flat(policy.trainable_variables).size))
     update = Update(policy, cfg or Config(), Comm())
-    for part in update.target:
-        part.assign(part + 0.05 * rng.normal(size=part.shape))
+    target = [part + 0.05 * rng.normal(size=part.shape) for part in update.state.target]
+    update.state = update.state._replace(target=target)
     return policy, update
 
 
@@ -36,14 +36,13 @@ def batches(rng, count=3, size=5):
 
 
 def state_of(update):
-    returns = Returns(*(tf.identity(v) for v in update.returns))
-    return State(update.optimizer.state(), [tf.identity(part) for part in update.target], returns)
+    return update.state
 
 
 def losses_at(policy, update, theta_actor, theta_critic, frozen, batch, cfg):
     """(policy loss, value loss) at an actor and a critic; the policy loss climbs the frozen critic."""
     params = update.optimizer.parameters
-    with at(policy, params, update.target[0]):
+    with at(policy, params, update.state.target[0]):
         q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs)).numpy()
     y = batch.rewards + cfg.gamma * ~batch.terminated * q_next
     with at(policy, params, tf.concat([theta_actor, theta_critic], 0)):
@@ -96,7 +95,7 @@ def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
         assert i or (moved[:k].max() <= 1.001e-3 and moved[k:].max() > 1.9e-3)
     stats = update(Transitions(*(x.numpy() for x in data)), 1e-3, 2e-3)
     np.testing.assert_allclose(get_flat(update.optimizer.parameters), state.adam.theta[0], rtol=1e-9)
-    np.testing.assert_allclose(update.target[0], state.target[0], rtol=1e-9)
+    np.testing.assert_allclose(update.state.target[0], state.target[0], rtol=1e-9)
     assert np.isnan(stats.pop("entropy")) and np.isfinite(list(stats.values())).all()
 
 

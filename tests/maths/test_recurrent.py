@@ -135,8 +135,9 @@ def test_stored_sequences_give_back_the_rollouts_logp_and_values(network, option
     assert rollout.firsts[1:].any(axis=0).all() and np.abs(rollout.states).max() > 0
     for length in (24, 8, 1):
         starts = flatten(rollout.states[::length])
-        names = ("obs", "actions", "firsts", "logp", "values")
-        obs, actions, firsts, logp, values = (sequences(getattr(rollout, name), length) for name in names)
+        arrays = [getattr(rollout, name) for name in ("obs", "actions", "firsts", "values")]
+        obs, actions, firsts, values, logp = (
+            sequences(array, length) for array in [*arrays, policy.logp(rollout.heads, rollout.actions)])
         again, logp_again = policy.values_and_logp(obs, flatten(actions), starts, firsts)
         np.testing.assert_allclose(logp_again, flatten(logp), atol=1e-5)
         np.testing.assert_allclose(again, flatten(values), atol=1e-5)

@@ -236,7 +236,8 @@ def steps_of_one_rank_equal_two(name):
     obs, actions = rng.normal(size=(2, T, 2 * N, d))
     advs, returns, values = rng.normal(size=(3, T, 2 * N))
     start = ActorCritic(space, space, seed=0, dtype=tf.float64)
-    logp = start.values_and_logp(obs.reshape(-1, d), actions.reshape(-1, d))[1].reshape(T, 2 * N) + 0.1
+    heads = start.compiled_actor()(obs.reshape(-1, d), None).heads.reshape(T, 2 * N, d) + 0.1
+    logp = start.logp(heads, actions)
     local = np.stack([np.random.default_rng(e).permutation(T * N) for e in range(3)]).reshape(12, -1).astype(np.int32)
     t, n = np.divmod(local, N)
     whole = np.concatenate([t * 2 * N + r * N + n for r in range(2)], axis=1).astype(np.int32)
@@ -260,7 +261,7 @@ def steps_of_one_rank_equal_two(name):
             step = Minibatches(policy, MpiRmsProp(policy.trainable_variables, comm, max_grad_norm=0.5),
                                lambda b, _: losses.actor_critic_loss(policy, b, 0.01, 0.5),
                                ("policy_loss", "value_loss", "entropy"))
-            stats = step(batch, np.arange(len(batch["obs"]), dtype=np.int32)[None], 1e-2)
+            stats = step(batch, None, 1e-2)
         elif name == "acktr":
             cfg = acktr.Config()
             kfac = Kfac(policy, comm, lambda b: losses.actor_critic_loss(policy, b, 0.01, 0.5),
@@ -274,7 +275,7 @@ def steps_of_one_rank_equal_two(name):
         elif name == "vpg":
             step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
                                  lambda b, _: vpg.policy_loss(policy, vpg.Config(), b), ("policy_loss", "entropy"))
-            stats = step(batch, np.arange(len(batch["obs"]), dtype=np.int32)[None], 1e-2)
+            stats = step(batch, None, 1e-2)
             fit = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                 lambda b, _: losses.value_fit(policy, b), ("value_loss",))
             stats |= fit(batch, indices, 1e-3)
@@ -283,7 +284,7 @@ def steps_of_one_rank_equal_two(name):
             update = ppo1.Update(policy, MpiAdam(policy.trainable_variables, comm), cfg, comm, rng)
             none = np.zeros_like(part["advs"], bool)
             rollout = Rollout(part["obs"], part["actions"], part["advs"], none, none, part["values"], part["values"],
-                              part["logp"], [], 0.0, 0.0)
+                              heads[:, columns], [], 0.0, 0.0)
             with patch.object(ppo1, "shuffled", lambda *_: indices):
                 stats = update(rollout, part["advs"], part["returns"], 1.0) | {"beta": update.beta}
         return get_flat(policy.trainable_variables), stats
@@ -356,14 +357,14 @@ def one_rank_equals_two(target_kl):
     obs, actions = rng.normal(size=(2, T, 2 * N, d))
     advs, returns, values = rng.normal(size=(3, T, 2 * N))
     start = ActorCritic(space, space, seed=0, dtype=tf.float64)
-    logp = start.values_and_logp(obs.reshape(-1, d), actions.reshape(-1, d))[1].reshape(T, 2 * N)
+    heads = start.compiled_actor()(obs.reshape(-1, d), None).heads.reshape(T, 2 * N, d)
 
     def run(columns, comm, indices):
         policy = ActorCritic(space, space, seed=0, dtype=tf.float64)
         adam = MpiAdam(policy.trainable_variables, comm, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, adam, cfg, comm, rng)
         update.shuffle = lambda nbatch: indices
-        part = [a[:, columns] for a in (obs, actions, advs, returns, values, logp)]
+        part = [a[:, columns] for a in (obs, actions, advs, returns, values, heads)]
         none = np.zeros_like(part[2], bool)
         rollout = Rollout(part[0], part[1], part[2], none, none, part[4], part[4], part[5], [], 0.0, 0.0)
         stats = update(rollout, part[2], part[3], 1.0)

@@ -296,12 +296,12 @@ def test_replayed_games_are_what_was_seen(env_id, options):
     """Frames are stored once; lost lives, games' ends and the frame cap come back to the bit, inside segments too."""
     venv = games(env_id, **options)
     policy = ActorQ(venv.single_observation_space, venv.single_action_space, network="cnn_small")
-    collector = Collector(venv, policy, 20, Comm(), seed=1, log_probs=True)
+    collector = Collector(venv, policy, 20, Comm(), seed=1)
     buffer = Replay(policy, 20, num_env=2, nsteps=20, stack=venv.options.frame_stack)
     assert buffer.nbytes < 2 * 84 * 84 * (21 + venv.options.frame_stack)
     lives, begun, cut = 0, 0, 0
     for _ in range(25):
-        segments = segments_of(collector.collect())
+        segments = segments_of(policy, collector.collect())
         buffer.put(segments)
         drawn = buffer.draw(np.random.default_rng(0))
         for name, array in segments.data.items():

@@ -52,10 +52,10 @@ def test_the_three_modes_give_the_same_transitions(network, num_env):
     found = {}
     for mode in MODES:
         policy = ActorQ(Walk.observation_space, Walk.action_space, network=network, seed=0, normalize_rewards=True)
-        collector = Collector(vector(Walk, mode, num_env), policy, 60, Comm(), seed=4, log_probs=True)
+        collector = Collector(vector(Walk, mode, num_env), policy, 60, Comm(), seed=4)
         rollouts = [collector.collect() for _ in range(4 if num_env == 1 else 1)]  # the next begins at another step
         assert policy.normalize.ret.count == num_env * (-(-Collector.WARM_UP // num_env) + 60 * len(rollouts))
-        names = ["obs", "rewards", "terminated", "dones", "values", "next_values", "next_obs", "log_probs"]
+        names = ["obs", "rewards", "terminated", "dones", "values", "next_values", "next_obs", "heads"]
         names += ["firsts", "next_states"] if network == "lstm" else []
         found[mode] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in names}
         for name in ("next_values", "next_obs"):
