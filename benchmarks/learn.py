@@ -49,6 +49,7 @@ class Task:
 
 TOY = "baselines_lite.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
+A2C_IDENTITY = ("--gamma=0.9", "--nsteps=8", "--num_env=1", "--lr=linear:3e-3")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")
 MEMORY = ("--network=lstm", "--env_type=classic_control", "--nsteps=128", "--normalize_observations=true",
           "--gamma=0.98", "--lam=0.8")
@@ -62,12 +63,12 @@ def identities(spaces: Sequence[str], *flags: str) -> dict[str, Task]:
 
 
 def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *flags: str, steps: float = 2e5,
-           ranks: int = 4, identity: tuple[str, ...] = ()) -> dict[str, Task]:
+           ranks: int = 4, identity: tuple[str, ...] = IDENTITY) -> dict[str, Task]:
     """The tasks that the policy-gradient algorithms share, with what each must reach; CartPole for `steps` steps.
 
     Several ranks share the batch of one. `flags` are for all tasks, `identity` for the identity tasks.
     """
-    return identities(("Discrete", "MultiDiscrete", "Box"), *IDENTITY, *identity, *flags) | {
+    return identities(("Discrete", "MultiDiscrete", "Box"), *identity, *flags) | {
         "cartpole": Task("CartPole-v1", steps, cartpole, flags),
         f"cartpole-{ranks}ranks": Task("CartPole-v1", steps, cartpole, (f"--num_env={8 // ranks}", *flags), ranks),
         "halfcheetah": Task("HalfCheetah-v5", 1e6, halfcheetah, flags),
@@ -76,12 +77,12 @@ def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *fl
 
 
 TASKS: dict[str, dict[str, Task]] = {
-    "vpg": family(400, None, None, identity=("--lr=3e-3",)),
-    "npg": family(475, 900, 1500, identity=("--step_kl=0.001", "--ent_coef=0.02")),
+    "vpg": family(400, None, None, identity=(*IDENTITY, "--lr=3e-3")),
+    "npg": family(475, 900, 1500, identity=(*IDENTITY, "--step_kl=0.001", "--ent_coef=0.02")),
     "trpo_mpi": family(475, 1290, 1913),
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
-    "a2c": family(450, 1000, 700, steps=3e5, ranks=2) | {
+    "a2c": family(450, 1000, 700, steps=3e5, ranks=2, identity=A2C_IDENTITY) | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", "--nsteps=10", "--gamma=0.9"),
                               per_step=5),
         "pong": Task("PongNoFrameskip-v4", 2.5e6, -12, seeds=(0,)),
