@@ -83,8 +83,8 @@ TASKS: dict[str, dict[str, Task]] = {
     "ppo1": family(475, 1669, 2316) | {f"{name}-kl": task for name, task in family(
         475, 1400, 1900, "--objective=kl_adaptive").items()},
     "a2c": family(450, 1000, 700, steps=3e5, ranks=2, identity=A2C_IDENTITY) | {
-        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", "--nsteps=10", "--gamma=0.9", "--num_env=2",
-                                                                    "--lr=linear:5e-3"), per_step=5),
+        "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, (
+            "--network=lstm", "--nsteps=10", "--gamma=0.9", "--num_env=2", "--lr=linear:5e-3"), per_step=5),
         "pong": Task("PongNoFrameskip-v4", 2.5e6, -12, seeds=(0,)),
         "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, 33, seeds=(0,)),
     },
