@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.flat import Vectors
+from baselines_lite.common.gradient_step import GradientStep
 from baselines_lite.common.mpi_optimizer import MpiOptimizer
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout, flatten, sequences
@@ -61,7 +62,7 @@ class Minibatches:
         self.stop_at = stop_at
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
-        self._update_at_once = Compiled(self._whole_batch, xla=alone and xla)
+        self._whole_batch = GradientStep(optimizer, self._gradient, xla)
         self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
         self._step = tf.function(optimizer.step, jit_compile=True)
 
@@ -75,12 +76,14 @@ class Minibatches:
         dtype = self.policy.dtype
         state, rates = self.optimizer.state(), tf.constant([lr, *constants], dtype)
         if indices is None:
-            state, total, count = self._update_at_once(state, data, rates)
+            state, figures = self._whole_batch(state, lr, data, rates)
+            means = figures.numpy()[: len(self.stats)]
         else:
             each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
             state, total, count = self._update(state, data, tf.constant(indices), each, rates)
+            means = total.numpy() / count.numpy()
         self.optimizer.assign(state)
-        return dict(zip(self.stats, (total.numpy() / count.numpy()).tolist(), strict=True))
+        return dict(zip(self.stats, means.tolist(), strict=True))
 
     def _gradient(self, theta: Vectors, batch: Batch, rates: tf.Tensor) -> tuple[Vectors, tf.Tensor]:
         """(gradient, stats) of a batch at the parameters theta."""
@@ -92,11 +95,6 @@ class Minibatches:
             with self.optimizer.parts.at(self.policy, theta):
                 loss, stats = self.loss(batch, rates[1:])
         return tape.gradient(loss, theta), stats
-
-    def _whole_batch(self, state: Any, data: Batch, rates: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """One step on all of the data: as _all_minibatches."""
-        g, stats = self.optimizer.average(*self._gradient(state.theta, data, rates))
-        return self._step(state, g, rates[0]), stats, tf.constant(1)
 
     def _gradient_of(self, theta: Vectors, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
                      ) -> tuple[Vectors, tf.Tensor]:

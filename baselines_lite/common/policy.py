@@ -38,7 +38,10 @@ Actor = Callable[..., Acted]
 
 
 class Late:
-    """Parameters that a policy's variables have not got yet: vectors of `parts`, or None."""
+    """Parameters that a policy's variables have not got yet: vectors of `parts`, or None.
+
+    An object of its own, because a tf.Module wraps each list that is set on it, which takes longer than a small update.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.theta = parts, None
@@ -307,7 +310,7 @@ class ActorCritic(Policy):
         To write to the variables takes longer than a small update.
         """
         if not networks.runs_in_numpy(self.pi_net):
-            return parts.write
+            return super().follow(parts)
         arrays = [np.array(vector) for vector in parts.read()]
         with parts.at(self, arrays):
             self._numpy = NumpyActorCritic(self)  # on views of the arrays
@@ -373,7 +376,7 @@ class ActorCritic(Policy):
     def values(self, features: np.ndarray, state: np.ndarray | None = None, firsts: np.ndarray | None = None
                ) -> np.ndarray:
         """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; in NumPy where possible."""
-        if networks.runs_in_numpy(self.vf_net) and self.vf_outputs == 1:
+        if networks.runs_in_numpy(self.vf_net) and self.vf_outputs == 1:  # an ActorQ's V is a mean over actions
             return (self._numpy or NumpyActorCritic(self)).values(features)
         inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
         return self._values(*map(tf.constant, inputs)).numpy()

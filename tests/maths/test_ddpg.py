@@ -35,10 +35,6 @@ def batches(rng, count=3, size=5):
                        rng.random((count, size)) < 0.3)
 
 
-def state_of(update):
-    return update.state
-
-
 def losses_at(policy, update, theta_actor, theta_critic, frozen, batch, cfg):
     """(policy loss, value loss) at an actor and a critic; the policy loss climbs the frozen critic."""
     params = update.optimizer.parameters
@@ -59,7 +55,7 @@ def test_the_gradient_against_finite_differences_with_the_critic_frozen():
     rng = np.random.default_rng(0)
     data = batches(rng, count=1)
     batch = Transitions(*(a[0] for a in data))
-    state = state_of(update)
+    state = update.state
     theta, k = state.adam.theta[0].numpy(), sum(v.numpy().size for v in policy.pi_variables)
     (found,), _ = update.gradient(state, tf.constant(0), Transitions(*map(tf.constant, data)))
     for i in rng.choice(theta.size, 60, replace=False):
@@ -76,7 +72,7 @@ def test_l2_is_of_the_hidden_weights_alone():
     data, gradients = Transitions(*map(tf.constant, batches(np.random.default_rng(0), count=1))), []
     for l2 in (0.0, 0.1):
         update.cfg = Config(critic_l2_reg=l2)
-        gradients.append(update.parts.split(update.gradient(state_of(update), tf.constant(0), data)[0]))
+        gradients.append(update.parts.split(update.gradient(update.state, tf.constant(0), data)[0]))
     decayed = {v.ref() for v in (layer.w for layer in policy.q_net.layers if hasattr(layer, "w"))}
     for v, without, with_l2 in zip(update.optimizer.parameters, *gradients, strict=True):
         np.testing.assert_allclose(with_l2 - without, 0.1 * v if v.ref() in decayed else 0 * v, atol=1e-12)
@@ -86,7 +82,7 @@ def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
     policy, update = make(Config(tau=0.1))
     data = Transitions(*map(tf.constant, batches(np.random.default_rng(1))))
     rates, k = tf.constant([1e-3, 2e-3], tf.float64), sum(v.numpy().size for v in policy.pi_variables)
-    state = state_of(update)
+    state = update.state
     for i in range(3):
         before = state
         state = update.step(state, *update.gradient(state, tf.constant(i), data), rates)
