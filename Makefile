@@ -17,7 +17,7 @@ train: $(READY)
 	$(BIN)/mpirun -np $(NP) $(BIN)/python run.py --alg=$(ALG) --env=$(ENV) $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow

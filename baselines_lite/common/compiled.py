@@ -25,6 +25,8 @@ class Compiled:
 
     def __call__(self, *inputs: Any) -> Any:
         """The function of the inputs."""
+        if tf.config.functions_run_eagerly():  # so that a debugger or a print sees inside
+            return self._function(*inputs)
         leaves = tf.nest.flatten(inputs)
         shapes = tuple([leaf.shape for leaf in leaves])
         if shapes not in self._traced:

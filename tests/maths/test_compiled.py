@@ -59,6 +59,21 @@ def test_other_shapes_are_traced_once_each_or_together(any_batch, traces):
     assert count == traces
 
 
+def test_run_eagerly_shows_a_debugger_the_values():
+    seen = []
+
+    def double(x):
+        seen.append(x.numpy())
+        return 2 * x
+
+    run = Compiled(double, xla=True)
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert run(tf.constant(3)).numpy() == 6 and seen == [3]
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def test_parts_give_back_what_was_written():
     variables = [tf.Variable(tf.zeros(shape)) for shape in ((300, 300), (2, 3), (), (4,))]
     parts = Parts(variables)
