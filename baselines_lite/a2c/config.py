@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "all": dict(log_interval=100),
         "classic_control": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:3e-3", ent_coef=0.0, value_network="copy",
                                 normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:2e-3", ent_coef=0.0, value_network="copy",
+        "mujoco": dict(num_env=8, nsteps=16, lam=0.95, lr="linear:1e-3", ent_coef=0.0, value_network="copy",
                        logstd_init=-0.5, normalize_observations=True, normalize_rewards=True),
         "atari": dict(network="cnn"),
     },
