@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                                 normalize_rewards=True),
         "mujoco": dict(num_env=8, nsteps=16, lam=0.95, lr="linear:1e-3", ent_coef=0.0, value_network="copy",
                        logstd_init=-0.5, normalize_observations=True, normalize_rewards=True),
-        "atari": dict(network="cnn"),
+        "atari": dict(network="cnn", lr="linear:2e-3"),
     },
     "baselines": {
         "all": dict(num_env=1, time_limit="terminal", statistics="rank", streams="same"),
