@@ -47,9 +47,9 @@ class Config(ActorCriticConfig):
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, value_network="copy", normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=128, lam=0.97, standardize_advs=True, value_network="copy", ent_coef=0.0,
-                       logstd_init=-0.5, kfac_clip=0.01, normalize_observations=True, normalize_rewards=True,
-                       inverse_every=2, cold_iter=1),
+        "mujoco": dict(num_env=8, nsteps=128, lr="linear:0.5", lam=0.97, standardize_advs=True, value_network="copy",
+                       ent_coef=0.0, logstd_init=-0.5, kfac_clip=0.01, normalize_observations=True,
+                       normalize_rewards=True, inverse_every=2, cold_iter=1),
         # Statistics come every fourth update: 0.96 of 25 of them reaches as far back as 0.99 of 100.
         "atari": dict(network="cnn", vf_coef=0.25, kfac_clip=0.002, damping=0.001, stats_decay=0.96, stats_every=4,
                       stats_examples=160, stats_positions=16, inverse_every=50),
