@@ -33,6 +33,7 @@ setup(
         "gymnasium>=1.4,<1.5",
         "ale-py>=0.12.1,<0.13",
         "cloudpickle>=3.1,<4",
+        "threadpoolctl>=3.5,<4",
         "safetensors>=0.8,<0.9",
         "matplotlib>=3.11,<3.12",
         "tqdm>=4.70,<5",

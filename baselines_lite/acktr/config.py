@@ -19,21 +19,22 @@ class Config(ActorCriticConfig):
     lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
     standardize_advs: bool = option(False, "standardise advantages over the batch")
     lr: Schedule = option(Schedule("linear:0.25"), "largest step along the natural gradient", low=0)
-    kfac_clip: float = option(0.001, "bound on lr^2 gradient . step, twice the KL of an update", above=0)
+    kfac_clip: float = option(0.001, "bound on about twice the KL of an update", above=0)
     momentum: float = option(0.9, "momentum of the natural gradient", low=0, below=1)
     damping: float = option(0.01, "damping of the Fisher matrix", above=0)
     stats_decay: float = option(0.99, "decay of the running Kronecker factors", low=0, below=1)
     stats_every: int = option(1, "updates between two statistics", low=1)
     stats_examples: int | None = option(None, "examples of a batch that the statistics use; none: all", low=1)
-    stats_positions: int | None = option(None, "output positions of a convolution that they use, evenly spread; none: "
-                                         "all", low=1)
+    stats_positions: int | None = option(None, "output positions of a convolution that they use, drawn anew each time; "
+                                         "none: all", low=1)
     inverse_every: int = option(10, "updates between two inversions of the factors", low=1)
     asynchronous: bool = option(False, "invert in a background thread, and use the result when it is there")
     cold_iter: int = option(10, "first updates: plain gradient steps while statistics gather", low=0)
     ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
     vf_coef: float = option(0.5, "weight of the value loss", low=0)
     vf_fisher_coef: float = option(1.0, "weight of the value head in the Fisher matrix", above=0)
-    max_grad_norm: float | None = option(0.5, "norm of the gradient of the first updates; none: as it is", above=0)
+    max_grad_norm: float | None = option(0.5, "in the first updates the averaged gradient is scaled down to this norm; "
+                                         "none: off", above=0)
     value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
 
@@ -55,8 +56,9 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                       stats_examples=160, stats_positions=16, inverse_every=50),
     },
     "baselines": {
-        "all": dict(num_env=1, nsteps=20, time_limit="terminal", statistics="rank", streams="same", inverse_every=1),
+        "all": dict(num_env=1, nsteps=20, time_limit="terminal", statistics="rank", streams="same", inverse_every=1,
+                    asynchronous=True, vf_fisher_coef=4.0),
         "mujoco": dict(nsteps=2500, value_network="copy", normalize_observations=True, normalize_rewards=True),
-        "atari": dict(network="cnn", num_env=32, asynchronous=True),
+        "atari": dict(network="cnn", num_env=32),
     },
 }

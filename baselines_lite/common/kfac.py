@@ -8,19 +8,23 @@ A (x) G with A = mean(a a^T) and G = mean(g g^T). The stages of an update:
     statistics     A, G of a batch, averaged over ranks, into running means
     inverses       (A + pi sqrt(damping) I)^-1 and (G + sqrt(damping) / pi I)^-1, now and then
     precondition   D = A^-1 V' G^-1 for the gradient V' of each layer
-    KL clip        D scaled down so that lr^2 sum(V' . D), twice the KL of the step, is at most kfac_clip
+    KL clip        D <- nu D, so that lr^2 nu^2 sum(V' . D), about twice the KL of the step, is at most kfac_clip
     apply          velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity
 """
 
 from __future__ import annotations
 
-import threading
+import ctypes
+import functools
+import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy.linalg import lapack
+import threadpoolctl
+from scipy.linalg import cython_lapack
 
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
@@ -36,7 +40,14 @@ LARGE = 1024  # rows of a factor beyond which float64 is too slow to invert it
 
 
 class Factors(NamedTuple):
-    """A layer's Kronecker factors, or their damped inverses: A [n, n] of inputs, G [m, m] of output gradients."""
+    """A layer's Kronecker factors: A [n, n] of inputs, G [m, m] of output gradients."""
+
+    A: Any
+    G: Any
+
+
+class Inverses(NamedTuple):
+    """The damped inverses of a layer's A and G."""
 
     A: Any
     G: Any
@@ -44,49 +55,48 @@ class Factors(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------- statistics
 
-def inputs_of(layer: Layer, x: tf.Tensor, positions: Sequence[int] | None = None) -> tf.Tensor:
+def inputs_of(layer: Layer, x: tf.Tensor, positions: tf.Tensor | None = None) -> tf.Tensor:
     """What multiplies a layer's V: the inputs with a 1 appended, [B, 1, n], or a convolution's patches [B, T, n].
 
-    `positions` picks T of a convolution's output positions, counted row by row; None: all.
+    `positions` [T] picks from a convolution's output positions, counted row by row; None: all.
     """
     if isinstance(layer, Dense):
         a = x[:, None]
-    elif positions is None:
-        k, s = layer.w.shape[0], layer.stride
-        patches = tf.image.extract_patches(x, [1, k, k, 1], [1, s, s, 1], [1, 1, 1, 1], layer.padding)
-        a = tf.reshape(patches, [-1, patches.shape[1] * patches.shape[2], patches.shape[3]])
-    else:  # cut out those that are wanted: cheaper than all patches, of which a layer has up to 400
+    else:
         k, s = layer.w.shape[0], layer.stride
         if layer.padding == "SAME":
             missing = [max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[1:3]]
             x = tf.pad(x, [[0, 0], *([m // 2, m - m // 2] for m in missing), [0, 0]])
-        corners = [divmod(position, (x.shape[2] - k) // s + 1) for position in positions]
-        a = tf.stack([tf.reshape(x[:, r * s : r * s + k, c * s : c * s + k], [-1, k * k * x.shape[3]])
-                      for r, c in corners], axis=1)
+        if positions is None:
+            a = tf.image.extract_patches(x, [1, k, k, 1], [1, s, s, 1], [1, 1, 1, 1], "VALID")
+            a = tf.reshape(a, [-1, a.shape[1] * a.shape[2], a.shape[3]])
+        else:  # cut out those that are wanted: cheaper than all patches, of which a layer has up to 400
+            columns = (x.shape[2] - k) // s + 1
+            a = tf.stack([tf.slice(x, [0, p // columns * s, p % columns * s, 0], [-1, k, k, -1])
+                          for p in tf.unstack(positions)], axis=1)
+            a = tf.reshape(a, [-1, a.shape[1], k * k * x.shape[3]])
     a = tf.cast(a, layer.w.dtype) * getattr(layer, "scale", 1.0)
     return tf.concat([a, tf.ones_like(a[:, :, :1])], axis=2)
 
 
-def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: Sequence[int] | None = None
-               ) -> tuple[tf.Tensor, tf.Tensor]:
+def factors_of(layer: Layer, x: tf.Tensor, g: tf.Tensor, positions: tf.Tensor | None = None) -> Factors:
     """A and G of a batch: inputs x [B, ...], gradients g [B, ...] of each example's own log-likelihood.
 
     For T output positions (1 for a dense layer): A = sum over positions, mean over examples, of a a^T; G = mean over
-    both of g g^T. With fewer positions given, A is scaled up to all of them.
+    both of g g^T. With `positions` [P] given, A is scaled up from those to all of them.
     """
-    total = 1 if isinstance(layer, Dense) else int(g.shape[1] * g.shape[2])
+    total = int(np.prod(g.shape[1:-1]))
     g = tf.cast(tf.reshape(g, [-1, total, g.shape[-1]]), layer.w.dtype)
-    if positions is not None and total > 1:
-        g = tf.gather(g, list(positions), axis=1)
-    a = inputs_of(layer, x, positions if total > 1 else None)
-    a, g = (tf.reshape(z, [-1, z.shape[-1]]) for z in (a, g))
+    if positions is not None:
+        g = tf.gather(g, positions, axis=1)
+    a, g = (tf.reshape(z, [-1, z.shape[-1]]) for z in (inputs_of(layer, x, positions), g))
     rows = tf.cast(tf.shape(a)[0], a.dtype)
-    return total * tf.matmul(a, a, transpose_a=True) / rows, tf.matmul(g, g, transpose_a=True) / rows
+    return Factors(total * tf.matmul(a, a, transpose_a=True) / rows, tf.matmul(g, g, transpose_a=True) / rows)
 
 
 # ------------------------------------------------------------------------------------------------------ inverses
 
-def damped_inverses(factors: Factors, damping: float) -> Factors:
+def damped_inverses(factors: Factors, damping: float) -> Inverses:
     """The inverses of A + pi sqrt(damping) I and G + sqrt(damping) / pi I (Martens and Grosse, section 6.3).
 
     pi = sqrt((tr A / dim A) / (tr G / dim G)) gives each factor damping in proportion to its size; 1 where one is zero.
@@ -99,7 +109,7 @@ def damped_inverses(factors: Factors, damping: float) -> Factors:
         damped = np.array(f, np.float64 if len(f) <= LARGE else f.dtype)
         damped[np.diag_indices(len(f))] += shift
         found.append(inverse(damped).astype(f.dtype))
-    return Factors(*found)
+    return Inverses(*found)
 
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
@@ -107,68 +117,82 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
 
     By Cholesky's factors: a quarter of the time of a general inverse.
     """
-    factorize, invert = lapack.get_lapack_funcs(("potrf", "potri"), (matrix,))
-    triangle, failed = factorize(matrix.T, lower=True, overwrite_a=True)  # LAPACK's order of memory is the other one
-    lower, failed_too = invert(triangle, lower=True, overwrite_c=True)
-    if failed or failed_too:
-        return np.full_like(matrix, np.nan)
-    return np.tril(lower) + np.tril(lower, -1).T
+    size, failed = ctypes.c_int(len(matrix)), ctypes.c_int(0)
+    for name in ("potrf", "potri"):  # factorise, then invert; "U" of LAPACK's order of memory is our lower triangle
+        lapack(name, matrix.dtype)(b"U", ctypes.byref(size), matrix.ctypes.data, ctypes.byref(size),
+                                   ctypes.byref(failed))
+        if failed.value:
+            return np.full_like(matrix, np.nan)
+    return np.tril(matrix) + np.tril(matrix, -1).T
+
+
+@functools.cache
+def lapack(name: str, dtype: np.dtype) -> Callable[..., None]:
+    """A routine (uplo, n, a, lda, info) of SciPy's LAPACK for float32 or float64, called by way of ctypes.
+
+    SciPy's own wrappers of these hold Python's lock for as long as they compute, so that no other thread could run.
+    """
+    capsule = ctypes.py_object(cython_lapack.__pyx_capi__[{"float32": "s", "float64": "d"}[dtype.name] + name])
+    signature, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    signature.restype, pointer.restype, pointer.argtypes = ctypes.c_char_p, ctypes.c_void_p, [ctypes.py_object,
+                                                                                              ctypes.c_char_p]
+    routine = ctypes.CFUNCTYPE(None, ctypes.c_char_p, *[ctypes.c_void_p] * 4)
+    return routine(pointer(capsule, signature(capsule)))
 
 
 class Inverter:
     """Computes the damped inverses of all layers, each layer on one rank, and swaps them in all at once.
 
     Synchronous: `refresh` returns when they are there. Asynchronous: it hands a copy of the factors to a thread and
-    returns; `poll` swaps the results in, once all ranks' threads have finished.
+    returns; `poll` swaps the results in, once all ranks' threads have finished. `inverses` are the latest; those of
+    which one is not finite are left out and counted in `failed`.
     """
 
-    def __init__(self, comm: Comm, damping: float, asynchronous: bool) -> None:
-        self.comm, self.damping, self.asynchronous = comm, damping, asynchronous
-        self.inverses: list[Factors] | None = None
-        self._thread: threading.Thread | None = None
-        self._mine: dict[int, Factors] = {}
-
-    def owners(self, factors: Sequence[Factors]) -> list[int]:
-        """The rank that inverts each layer: the largest first, each to the rank with the least to do so far."""
-        cost = [sum(f.shape[0] ** 3 for f in pair) for pair in factors]
-        load, owner = [0] * self.comm.size, [0] * len(cost)
-        for i in sorted(range(len(cost)), key=lambda i: -cost[i]):
-            owner[i] = load.index(min(load))
-            load[owner[i]] += cost[i]
-        return owner
+    def __init__(self, comm: Comm, sizes: Sequence[tuple[int, int]], damping: float, asynchronous: bool) -> None:
+        self.comm, self.damping = comm, damping
+        self.inverses: list[Inverses] | None = None
+        self.failed = 0
+        self._owners = owners(sizes, comm.size)
+        self._thread = ThreadPoolExecutor(1) if asynchronous else None
+        self._job: Future[dict[int, Inverses]] | None = None
 
     def refresh(self, factors: Sequence[Factors]) -> None:
-        """Brings the inverses up to date with the factors: now, or at a `poll` when a thread is done."""
-        if self._thread is not None:
+        """Brings the inverses up to date with the factors: now, or at a `poll` when the thread is done."""
+        if self._job is not None:
             return  # the last ones are not there yet
-        owner = self.owners(factors)
-        if not self.asynchronous:
-            self._invert(copies_of(factors), owner)
-            self._exchange(owner)
-            return
-        self._thread = threading.Thread(target=self._invert, args=(copies_of(factors), owner), daemon=True)
-        self._thread.start()
+        copies = {i: Factors(*(np.array(f) for f in pair)) for i, pair in enumerate(factors)
+                  if self._owners[i] == self.comm.rank}
+        if self._thread is None:
+            self._swap_in(self._invert(copies))
+        else:
+            self._job = self._thread.submit(self._invert, copies)
 
-    def poll(self, factors: Sequence[Factors]) -> None:
+    def poll(self) -> None:
         """Swaps in what a thread has computed, if all ranks' threads are done. A collective while they run."""
-        if self._thread is None or self.comm.sum(np.array([float(self._thread.is_alive())]))[0] > 0:
+        if self._job is None or self.comm.sum(np.array([float(not self._job.done())]))[0] > 0:
             return
-        self._thread.join()
-        self._thread = None
-        self._exchange(self.owners(factors))
+        mine, self._job = self._job.result(), None
+        self._swap_in(mine)
 
-    def _invert(self, factors: Sequence[Factors], owner: list[int]) -> None:
-        self._mine = {i: damped_inverses(pair, self.damping) for i, pair in enumerate(factors)
-                      if owner[i] == self.comm.rank}
+    def _invert(self, factors: dict[int, Factors]) -> dict[int, Inverses]:
+        return {i: damped_inverses(pair, self.damping) for i, pair in factors.items()}
 
-    def _exchange(self, owner: list[int]) -> None:
-        mine = self._mine
-        self.inverses = [self.comm.broadcast(mine.get(i), root=rank) for i, rank in enumerate(owner)]
+    def _swap_in(self, mine: dict[int, Inverses]) -> None:
+        found = [self.comm.broadcast(mine.get(i), root=rank) for i, rank in enumerate(self._owners)]
+        if all(np.isfinite(part).all() for pair in found for part in pair):
+            self.inverses = [Inverses(*map(tf.constant, pair)) for pair in found]
+        else:
+            self.failed += 1
 
 
-def copies_of(factors: Sequence[Factors]) -> list[Factors]:
-    """The factors as arrays of their own, which no later update touches."""
-    return [Factors(*(np.array(f) for f in pair)) for pair in factors]
+def owners(sizes: Sequence[tuple[int, int]], ranks: int) -> list[int]:
+    """The rank that inverts each layer: the largest first, each to the rank with the least to do so far."""
+    cost = [n**3 + m**3 for n, m in sizes]
+    load, owner = [0] * ranks, [0] * len(cost)
+    for i in sorted(range(len(cost)), key=lambda i: -cost[i]):
+        owner[i] = load.index(min(load))
+        load[owner[i]] += cost[i]
+    return owner
 
 
 # ------------------------------------------------------------------------------------------ precondition and clip
@@ -192,13 +216,14 @@ def kl_clip(inner: tf.Tensor, lr: tf.Tensor, clip: float) -> tf.Tensor:
 # ---------------------------------------------------------------------------------------------------- the optimizer
 
 Loss = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]  # -> loss [], figures to log
-LogLikelihood = Callable[[Batch], tf.Tensor]  # -> sum over examples of log p(outputs), outputs drawn from the policy
+# -> sum over examples of log p(outputs), outputs drawn from the policy; the batch has "value_noise" [B] of -1 and 1
+LogLikelihood = Callable[[Batch], tf.Tensor]
 
 
 def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[tf.Variable]]:
     """A policy's layers, and its variables: w and b of each, then the log standard deviation if it has one.
 
-    Raises UserError for a network with other parameters.
+    Raises UserError for a network with other parameters, or with layers that share theirs.
     """
     layers: list[Layer] = [m for m in policy.submodules if isinstance(m, Dense | Conv)]
     variables = [v for layer in layers for v in (layer.w, layer.b)] + ([] if policy.logstd is None else [policy.logstd])
@@ -207,6 +232,8 @@ def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[tf.Variable]]:
     if foreign:
         raise UserError(f"KFAC does not support the network {policy.network}: its {foreign[0]} is no part of a dense "
                         "or convolutional layer. Use a network of those, or a2c")
+    if len(known) < len(variables):
+        raise UserError(f"KFAC does not support the network {policy.network}: two of its layers share a parameter")
     return layers, variables
 
 
@@ -216,8 +243,10 @@ class Kfac:
     `loss` is what is stepped down; `log_likelihood` that of outputs which the policy's own distributions drew, summed
     over examples: its second moments are the Fisher matrix. The free log standard deviation of a Gaussian is no layer:
     its Fisher matrix is exactly 2 per dimension and example. The first `cold_iter` updates, and those before the first
-    inverses are there, take plain momentum steps, their gradient scaled down to `max_grad_norm`. Raises UserError for
-    networks with parameters outside Dense and Conv layers, or with a layer that is used twice or never.
+    inverses are there, take plain momentum steps, theta <- theta - lr (1 - momentum) velocity too, their gradient
+    scaled down to `max_grad_norm`. Statistics use `examples` of a batch and `positions` of a convolution's output,
+    drawn anew each time (None: all). Raises UserError for networks with parameters outside Dense and Conv layers, or
+    with a layer that is used twice or never.
     """
 
     def __init__(self, policy: ActorCritic, comm: Comm, loss: Loss, log_likelihood: LogLikelihood, stats: Sequence[str],
@@ -235,55 +264,65 @@ class Kfac:
         self.layers, self.variables = layers_of(policy)
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
-        self.inverter = Inverter(comm, damping, asynchronous)
-        self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in shape))
-                        for shape in map(factor_sizes, self.layers)]
-        self.updates = self.gathered = self.skipped = 0
+        # LAPACK would start a thread for each core, on each rank.
+        threadpoolctl.threadpool_limits(tf.config.threading.get_intra_op_parallelism_threads() or None, "blas")
+        sizes = [factor_sizes(layer) for layer in self.layers]
+        self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in pair))
+                        for pair in sizes]
+        self.inverter = Inverter(comm, sizes, damping, asynchronous)
+        self.updates = self.accumulated = self._left_out = 0
         self._velocity = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-        self._inverses: list[Factors] | None = None  # as tensors, of the inverter's `_seen`
-        self._seen: list[Factors] | None = None
+        self._natural = False  # whether the last step was along the natural gradient
         self._gradient = Compiled(self._gradient_of, xla=policy.prefers_xla)
         self._statistics = Compiled(self._statistics_of, xla=policy.prefers_xla)
         self._merge = Compiled(self._merge_into_factors, xla=True)
-        self._step = Compiled(self._natural_step, xla=False)
-        self._cold_step = Compiled(self._plain_step, xla=False)
+        self._natural_step = Compiled(self._take_natural_step, xla=False)
+        self._plain_step = Compiled(self._take_plain_step, xla=False)
 
     def update(self, data: Batch, lr: float) -> dict[str, float]:
         """One update on a batch; returns the stats' means over ranks and KFAC's own figures.
 
-        A gradient, a step or statistics that are not finite are skipped, on all ranks: `kfac_skipped` counts them.
+        `kfac_kl` is the KL of the step without momentum, to second order. A gradient, a step, statistics or inverses
+        that are not finite are left out, on all ranks: `kfac_skipped` counts them, and a warning tells of the first.
         """
         self.updates += 1
+        flawless = not self.skipped
         *g, figures = average(self.comm, self._gradient(data))
-        if self.updates % self.stats_every == 0 or not self.gathered:
-            self.gather(data)
-        cold = self.updates <= self.cold_iter
-        self.inverter.poll(self.factors)
-        if self.gathered and not cold and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
+        if self.updates % self.stats_every == 0 or not self.accumulated:
+            self.accumulate(data)
+        warm = self.updates > self.cold_iter
+        self.inverter.poll()
+        if warm and self.accumulated and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
             self.inverter.refresh(self.factors)
-        if self.inverter.inverses is not self._seen:
-            self._seen = self.inverter.inverses
-            self._inverses = [Factors(*(tf.constant(f) for f in pair)) for pair in self._seen]
-        rate, nu, inner = tf.constant(lr, self.policy.dtype), 1.0, 0.0
-        if cold or self._inverses is None:
-            taken = self._cold_step(g, rate)
-        else:
-            nu, inner, taken = (float(x) for x in self._step(g, self._inverses, rate))
-        self.skipped += not taken
+        nu, inner, taken = self._step(g, tf.constant(lr, self.policy.dtype), warm)
+        self._left_out += not taken
+        if flawless and self.skipped and self.comm.rank == 0:
+            warnings.warn(f"KFAC left out a gradient, statistics or inverses that were not finite, in update "
+                          f"{self.updates}; kfac_skipped counts them", stacklevel=2)
         return dict(zip(self.stats, figures.numpy().tolist(), strict=True)) | {
             "kfac_nu": nu, "kfac_kl": 0.5 * (lr * nu) ** 2 * inner, "kfac_skipped": float(self.skipped)}
 
-    def gather(self, data: Batch) -> None:
-        """Statistics of (part of) a batch, averaged over ranks, into the running means. One Allreduce."""
+    @property
+    def skipped(self) -> int:
+        """How many gradients, steps, statistics and sets of inverses were not finite."""
+        return self._left_out + self.inverter.failed
+
+    def accumulate(self, data: Batch) -> None:
+        """Takes statistics of (part of) a batch, averaged over ranks, into the running means. One Allreduce."""
         count = len(data["obs"])
-        rows = self.rng.permutation(count)[: self.examples or count].astype(np.int32)
-        part = {name: tf.gather(array, rows) for name, array in data.items()}
-        noise = self.rng.choice([-1.0, 1.0], size=len(rows))
-        new = average(self.comm, self._statistics(part | {"value_noise": tf.constant(noise, self.policy.dtype)}))
-        decay = min(self.stats_decay, 1.0 - 1.0 / (self.gathered + 1))  # a plain mean at first
+        if self.examples is not None and self.examples < count:
+            rows = self.rng.permutation(count)[: self.examples].astype(np.int32)
+            data, count = {name: tf.gather(array, rows) for name, array in data.items()}, self.examples
+        noise = self.rng.choice([-1.0, 1.0], size=count)
+        # Where positions are, as shares of a picture's: one from each of so many equal parts.
+        parts = self.positions or 0
+        spots = (np.arange(parts) + self.rng.random((len(self.layers), parts))) / max(parts, 1)
+        new = average(self.comm, self._statistics(data | {"value_noise": tf.constant(noise, self.policy.dtype)},
+                                                  tf.constant(spots, self.policy.dtype)))
+        decay = min(self.stats_decay, 1.0 - 1.0 / (self.accumulated + 1))  # a plain mean at first
         merged = bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
-        self.gathered += merged
-        self.skipped += not merged
+        self.accumulated += merged
+        self._left_out += not merged
 
     def _gradient_of(self, data: Batch) -> list[tf.Tensor]:
         """The gradient by each of `variables`, and the stats."""
@@ -291,18 +330,24 @@ class Kfac:
             loss, stats = self._loss(data)
         return [*tape.gradient(loss, self.variables, unconnected_gradients="zero"), stats]
 
-    def _statistics_of(self, data: Batch) -> list[tf.Tensor]:
-        """The factors A, G of every layer, one after the other."""
+    def _statistics_of(self, data: Batch, spots: tf.Tensor) -> list[tf.Tensor]:
+        """The factors A, G of every layer, one after the other; spots [layers, positions] in [0, 1)."""
         with tf.GradientTape(watch_accessed_variables=False) as tape, recording(tape) as records:
             total = self._log_likelihood(data)
         seen = {id(layer): (x, y) for layer, x, y in records}
         if len(seen) < len(records) or len(seen) < len(self.layers):
             raise UserError(f"KFAC does not support the network {self.policy.network}: a layer is used twice, or never")
         gradients = tape.gradient(total, [seen[id(layer)][1] for layer in self.layers])
-        parts = []
-        for layer, g in zip(self.layers, gradients, strict=True):
-            parts += factors_of(layer, seen[id(layer)][0], g, self._positions(layer, g))
-        return parts
+        found = []
+        for layer, g, spot in zip(self.layers, gradients, tf.unstack(spots), strict=True):
+            if g is None or (isinstance(layer, Dense) and len(g.shape) > 2):
+                raise UserError(f"KFAC does not support the network {self.policy.network}: a dense layer is applied to "
+                                "more than one vector per example, or a layer changes neither policy nor value")
+            every, positions = int(np.prod(g.shape[1:-1])), None
+            if self.positions is not None and self.positions < every:
+                positions = tf.minimum(tf.cast(spot * every, tf.int32), every - 1)  # rounding may reach 1
+            found += factors_of(layer, seen[id(layer)][0], g, positions)
+        return found
 
     def _merge_into_factors(self, new: list[tf.Tensor], decay: tf.Tensor) -> tf.Tensor:
         """Takes new factors into the running means, unless one is not finite; whether it did."""
@@ -311,37 +356,49 @@ class Kfac:
             old.assign(tf.where(finite, decay * old + (1 - decay) * part, old))
         return finite
 
-    def _positions(self, layer: Layer, g: tf.Tensor) -> list[int] | None:
-        if isinstance(layer, Dense) or self.positions is None or self.positions >= g.shape[1] * g.shape[2]:
-            return None
-        total = int(g.shape[1] * g.shape[2])  # evenly spread, so that every part of the picture counts
-        return np.linspace(0, total - 1, self.positions).round().astype(int).tolist()
+    def _step(self, g: list[tf.Tensor], lr: tf.Tensor, warm: bool) -> tuple[float, float, float]:
+        """A step of one or the other kind; (nu, gradient . D, whether it was finite and taken)."""
+        if not warm or self.inverter.inverses is None:
+            return 1.0, 0.0, float(self._plain_step(g, lr))
+        if not self._natural:  # what plain steps left would move the policy past the KL clip
+            for velocity in self._velocity:
+                velocity.assign(tf.zeros_like(velocity))
+            self._natural = True
+        return tuple(float(x) for x in self._natural_step(g, self.inverter.inverses, lr))
 
-    def _natural_step(self, g: list[tf.Tensor], inverses: list[Factors], lr: tf.Tensor
-                      ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _take_natural_step(self, g: list[tf.Tensor], inverses: list[Inverses], lr: tf.Tensor
+                           ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Preconditions, clips and applies a gradient; (nu, gradient . D, whether the step was finite and taken)."""
-        D: list[tf.Tensor] = []
-        for i, (layer, (A, G)) in enumerate(zip(self.layers, inverses, strict=True)):
-            D += from_matrix(tf.matmul(tf.matmul(A, to_matrix(g[2 * i], g[2 * i + 1])), G), layer.w)
-        if self.policy.logstd is not None:
-            D.append(g[-1] / (2.0 + self.damping))
+        D = self._preconditioned(g, inverses)
         inner = tf.add_n([tf.reduce_sum(x * y) for x, y in zip(g, D, strict=True)])
         nu = kl_clip(inner, lr, self.kfac_clip)
         # Inverses are positive definite, and so the product is not negative, unless rounding has spoiled them.
-        taken = self._apply([tf.where(inner >= 0, nu, np.nan) * x for x in D], lr)
+        taken = self._apply([nu * x for x in D], lr, inner >= 0)
         return nu, inner, tf.cast(taken, nu.dtype)
 
-    def _plain_step(self, g: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:
+    def _preconditioned(self, g: list[tf.Tensor], inverses: list[Inverses]) -> list[tf.Tensor]:
+        """D, of the shapes of the gradient g, which are those of `variables`."""
+        D: list[tf.Tensor] = []
+        for i, (layer, inverse) in enumerate(zip(self.layers, inverses, strict=True)):
+            V = to_matrix(g[2 * i], g[2 * i + 1])
+            D += from_matrix(tf.matmul(tf.matmul(inverse.A, V), inverse.G), layer.w)
+        if self.policy.logstd is not None:
+            D.append(g[-1] / (2.0 + self.damping))
+        return D
+
+    def _take_plain_step(self, g: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:
         """A momentum step along a gradient, clipped; whether it was finite and taken."""
         if self.max_grad_norm is not None:
             scale = self.max_grad_norm / tf.maximum(tf.linalg.global_norm(g), self.max_grad_norm)
             g = [scale * x for x in g]
-        return self._apply(g, lr)
+        return self._apply(g, lr, tf.constant(True))
 
-    def _apply(self, D: list[tf.Tensor], lr: tf.Tensor) -> tf.Tensor:
-        """velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity; nothing if D is not finite.
+    def _apply(self, D: list[tf.Tensor], lr: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity; whether it was taken.
+
+        Nothing changes if D is not finite, or not valid.
         """
-        taken = all_finite(D)
+        taken = valid & all_finite(D)
         for variable, velocity, x in zip(self.variables, self._velocity, D, strict=True):
             new = tf.where(taken, self.momentum * velocity + x, velocity)
             variable.assign_sub(tf.where(taken, lr * (1 - self.momentum) * new, tf.zeros_like(new)))

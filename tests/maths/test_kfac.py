@@ -1,5 +1,6 @@
 """KFAC against dense Fisher matrices, loops, and least squares; in float64."""
 
+import concurrent.futures
 import threading
 
 import gymnasium as gym
@@ -11,8 +12,8 @@ from baselines_lite.acktr import acktr
 from baselines_lite.acktr.config import Config
 from baselines_lite.common import kfac, losses, networks
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import flat_gradient, get_flat
-from baselines_lite.common.kfac import Factors, Inverter, Kfac, damped_inverses, factors_of, kl_clip
+from baselines_lite.common.flat import flat_gradient, get_flat, set_flat
+from baselines_lite.common.kfac import Factors, Inverses, Kfac, damped_inverses, factors_of, kl_clip, owners
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 
@@ -82,7 +83,7 @@ def test_chosen_positions_estimate_all():
     x = np.ones((4, 10, 9, 2))  # the same patch everywhere: a subset is exact
     g = np.tile(RNG.normal(size=(4, 1, 1, 3)), (1, 8, 7, 1))
     every = factors_of(layer, tf.constant(x), tf.constant(g))
-    some = factors_of(layer, tf.constant(x), tf.constant(g), [0, 17, 55])
+    some = factors_of(layer, tf.constant(x), tf.constant(g), tf.constant([0, 17, 55]))
     for mine, theirs in zip(some, every, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
 
@@ -94,7 +95,8 @@ def test_chosen_patches_are_those_of_all(kernel, stride, padding):
     x = tf.constant(RNG.normal(size=(4, 11, 9, 2)))
     every = kfac.inputs_of(layer, x)
     chosen = [0, 3, every.shape[1] - 1]
-    np.testing.assert_allclose(kfac.inputs_of(layer, x, chosen), tf.gather(every, chosen, axis=1), atol=1e-12)
+    some = kfac.inputs_of(layer, x, tf.constant(chosen))
+    np.testing.assert_allclose(some, tf.gather(every, chosen, axis=1), atol=1e-12)
 
 
 def spd(n):
@@ -155,19 +157,6 @@ def made(space, action_space, network, options, seed=0, **kfac_options):
 SMALL = ("cnn", {"convs": "3@4/2", "num_hidden": 4})
 
 
-def per_example_scores(policy, batch, noise):
-    """grad of each example's log-likelihood by (V of each layer..., logstd): [B, P] per block."""
-    blocks = []
-    for b in range(len(noise)):
-        one = {k: v[b : b + 1] for k, v in batch.items()} | {"value_noise": tf.constant(noise[b : b + 1])}
-        with tf.GradientTape() as tape:
-            total = acktr.log_likelihood(policy, Config(), one)
-        variables = [v for m in policy.submodules if isinstance(m, networks.Dense | networks.Conv) for v in (m.w, m.b)]
-        variables += [] if policy.logstd is None else [policy.logstd]
-        blocks.append([g.numpy() for g in tape.gradient(total, variables)])
-    return blocks
-
-
 def test_g_of_the_heads_in_expectation_over_actions_is_their_exact_fisher_matrix():
     """For logits: mean over s of diag(p) - p p^T; for the value: 1."""
     policy, optimizer = made(VECTOR, gym.spaces.Discrete(4), "mlp", {"num_hidden": 3})
@@ -180,49 +169,87 @@ def test_g_of_the_heads_in_expectation_over_actions_is_their_exact_fisher_matrix
     for action in range(4):
         for n in range(30):  # one example at a time, so that it can be weighted by its probability
             one = {k: v[n : n + 1] for k, v in batch.items()} | {"actions": tf.constant([action])}
-            optimizer.gathered = 0
-            optimizer.gather(one)
+            optimizer.accumulated = 0
+            optimizer.accumulate(one)
             total = total + p[n, action] * optimizer.factors[index].G / 30
             np.testing.assert_allclose(optimizer.factors[value].G, 1.0, atol=1e-12)
     expected = np.mean([np.diag(row) - np.outer(row, row) for row in p], axis=0)
     np.testing.assert_allclose(total, expected, atol=1e-12)
 
 
-def test_a_whole_network_against_the_blocks_of_its_exact_fisher_matrix():
-    """On one example, repeated, A (x) G is exact for dense layers: the step is that of the dense damped blocks."""
-    policy, optimizer = made(VECTOR, gym.spaces.Box(-1, 1, (2,)), "mlp", {"num_hidden": 3, "num_layers": 1},
-                             damping=1e-2, kfac_clip=1e9, inverse_every=1)
-    batch = {k: tf.repeat(v[:1], 8, axis=0) for k, v in batch_for(policy, 4).items()}
-    optimizer.rng = np.random.default_rng(3)
-    noise = np.random.default_rng(3)
-    noise.permutation(8)
-    noise = noise.choice([-1.0, 1.0], size=8)
+class EveryOutcome:
+    """Stands for the optimizer's generator: the value's draws are those that were given."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def choice(self, _, size):
+        return self.noise
+
+    def random(self, shape):
+        return np.zeros(shape)
+
+
+@pytest.mark.parametrize("kfac_clip", [1e-4, 1e9])
+def test_a_whole_network_against_the_blocks_of_its_exact_fisher_matrix(kfac_clip):
+    """On one picture of a kernel's size A (x) G is exact: the step is that of the dense damped blocks, clipped.
+
+    The policy's outcomes mean +- deviation and the value's +- 1, each once, have the moments of normal draws.
+    """
+    policy, optimizer = made(gym.spaces.Box(0, 255, (4, 4, 2), np.uint8), gym.spaces.Box(-1, 1, (2,)), *SMALL,
+                             damping=1e-2, kfac_clip=kfac_clip, inverse_every=1)
+    for layer in optimizer.layers:
+        layer.b.assign(tf.ones_like(layer.b))  # no unit is dead
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 256, (1, 4, 4, 2), dtype=np.uint8)
+    signs = np.stack(np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]), axis=-1).reshape(8, 3)
+    mean = policy.evaluate(tf.constant(picture))[0].mean
+    sd = np.exp(policy.logstd.numpy())
+    optimizer.rng = EveryOutcome(signs[:, 2])
+    batch = {"obs": tf.repeat(tf.constant(picture), 8, axis=0),
+             "actions": tf.constant(mean.numpy() + sd * signs[:, :2]),
+             "advs": tf.constant(rng.normal(size=8)), "returns": tf.constant(rng.normal(size=8))}
     with tf.GradientTape() as tape:
         loss, _ = losses.actor_critic_loss(policy, batch, 0.01, 0.5)
-    g = flat_gradient(tape, loss, optimizer.variables).numpy()
-    scores = per_example_scores(policy, batch, noise)
-    before = get_flat(optimizer.variables)
-    optimizer.update(batch, 0.5)
-    moved = (get_flat(optimizer.variables) - before) / -0.5
-    start = 0
-    for i, layer in enumerate(optimizer.layers):
-        w, b = (np.array([s[2 * i + k] for s in scores]) for k in (0, 1))
-        m = b.shape[-1]
-        n = w[0].size // m + 1
-        blocks = np.concatenate([w.reshape(8, n - 1, m), b[:, None]], axis=1)
-        A, G = optimizer.factors[i]
-        if layer is policy.pi_head or layer is policy.vf_head:
-            fisher = np.mean([np.outer(s.ravel(), s.ravel()) for s in blocks], axis=0)
-            np.testing.assert_allclose(np.kron(A, G), fisher, atol=1e-10)
+    g = [x.numpy() for x in tape.gradient(loss, optimizer.variables)]
+    with tf.GradientTape() as tape:
+        pd, value = policy.evaluate(tf.constant(picture))
+        outputs = tf.concat([pd.mean[0], value], axis=0)
+    J = [x.numpy().reshape(3, -1) for x in tape.jacobian(outputs, optimizer.variables[:-1],
+                                                         unconnected_gradients="zero")]
+    F_out = np.diag([*1 / sd**2, 1.0])  # of mean and value: those of two normal distributions
+
+    before = [v.numpy() for v in optimizer.variables]
+    figures = optimizer.update(batch, 0.5)
+    moved = [v.numpy() - old for v, old in zip(optimizer.variables, before, strict=True)]
+
+    expected, damping = [], 1e-2
+    for i in range(len(optimizer.layers)):
+        w, b = J[2 * i], J[2 * i + 1]
+        m = b.shape[1]
+        n = w.shape[1] // m + 1
+        JV = np.concatenate([w, b], axis=1)
+        fisher, (A, G) = JV.T @ F_out @ JV, optimizer.factors[i]
+        assert np.trace(G) > 0
+        np.testing.assert_allclose(np.kron(A, G), fisher, rtol=1e-6, atol=1e-10)  # a scale of 1 / 255 is float32
         pi = np.sqrt((np.trace(A) / n) / (np.trace(G) / m))
-        damped = np.kron(A + pi * 0.1 * np.eye(n), G + 0.1 / pi * np.eye(m))
-        part = g[start : start + n * m]
-        mine = moved[start : start + n * m]
-        V = np.concatenate([part[: (n - 1) * m].reshape(n - 1, m), part[(n - 1) * m :][None]])
-        D = np.linalg.solve(damped, V.ravel()).reshape(n, m)
-        np.testing.assert_allclose(mine, np.concatenate([D[:-1].ravel(), D[-1]]), rtol=1e-6, atol=1e-9)
-        start += n * m
-    np.testing.assert_allclose(moved[start:], g[start:] / (2 + 1e-2), rtol=1e-9)
+        damped = np.kron(A + pi * np.sqrt(damping) * np.eye(n), G + np.sqrt(damping) / pi * np.eye(m))
+        D = np.linalg.solve(damped, np.append(g[2 * i].ravel(), g[2 * i + 1]))
+        expected += [D[:-m].reshape(g[2 * i].shape), D[-m:]]
+    old = policy.pdtype.pd(mean, tf.constant(before[-1]))
+    logstd = tf.Variable(before[-1])
+    with tf.GradientTape() as outer:  # the log standard deviation's is the Hessian of the KL
+        with tf.GradientTape() as inner:
+            kl = old.kl(policy.pdtype.pd(mean, logstd))
+        slope = inner.gradient(kl, logstd)
+    fisher = outer.jacobian(slope, logstd).numpy()
+    expected.append(np.linalg.solve(fisher + damping * np.eye(2), g[-1]))
+    q = 0.5**2 * sum((x * y).sum() for x, y in zip(g, expected, strict=True))
+    nu = min(1.0, np.sqrt(kfac_clip / q))
+    assert figures["kfac_nu"] == pytest.approx(nu) and (nu < 1) == (kfac_clip < 1)
+    assert figures["kfac_kl"] == pytest.approx(0.5 * nu**2 * q)
+    for mine, D in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(mine, -0.5 * nu * D, rtol=1e-6, atol=1e-9)
 
 
 def test_linear_gaussian_regression_takes_one_step_to_least_squares():
@@ -256,34 +283,107 @@ def test_asynchronous_inverses_are_those_of_the_factors_that_were_handed_over(mo
     released = threading.Event()
     invert = kfac.damped_inverses
     monkeypatch.setattr(kfac, "damped_inverses", lambda *given: released.wait(30) and invert(*given))
-    optimizer.gather(batch_for(policy, 16))
+    optimizer.accumulate(batch_for(policy, 16))
     handed_over = [Factors(*map(np.array, pair)) for pair in optimizer.factors]
     optimizer.inverter.refresh(optimizer.factors)
-    optimizer.gather(batch_for(policy, 16, seed=1))  # half of the next update, so to speak
-    optimizer.inverter.poll(optimizer.factors)
+    optimizer.accumulate(batch_for(policy, 16, seed=1))  # half of the next update, so to speak
+    optimizer.inverter.poll()
     optimizer.inverter.refresh(optimizer.factors)  # too early for another
     assert optimizer.inverter.inverses is None
     released.set()
-    optimizer.inverter._thread.join()
-    optimizer.inverter.poll(optimizer.factors)
+    optimizer.inverter._job.result()
+    optimizer.inverter.poll()
     for mine, factors, present in zip(optimizer.inverter.inverses, handed_over, optimizer.factors, strict=True):
         assert not np.array_equal(factors.A, present.A)
         for a, b in zip(mine, invert(factors, 0.01), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
+def test_asynchronous_and_synchronous_updates_agree_once_inverses_are_current():
+    (policy, late), (_, prompt) = (made(PICTURE, gym.spaces.Discrete(3), *SMALL, asynchronous=asynchronous,
+                                        stats_every=1000, momentum=0.9) for asynchronous in (True, False))
+    batches = [batch_for(policy, 16, seed=k) for k in range(4)]
+    start = get_flat(late.variables)
+    assert late.update(batches[0], 0.1)["kfac_kl"] == 0.0  # no inverses yet: a plain step
+    late.inverter._job.result()
+    set_flat(late.variables, start)
+    prompt.accumulate(batches[0])
+    for batch in batches[1:]:
+        mine, theirs = late.update(batch, 0.1), prompt.update(batch, 0.1)
+        assert mine == theirs and mine["kfac_kl"] > 0
+    np.testing.assert_array_equal(get_flat(late.variables), get_flat(prompt.variables))
+
+
+def test_an_error_in_the_thread_is_raised(monkeypatch):
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, asynchronous=True)
+    monkeypatch.setattr(kfac, "damped_inverses", lambda *_: 1 / 0)
+    optimizer.update(batch_for(policy, 16), 0.1)
+    concurrent.futures.wait([optimizer.inverter._job])
+    with pytest.raises(ZeroDivisionError):
+        optimizer.update(batch_for(policy, 16), 0.1)
+
+
+def test_statistics_and_inverses_come_as_often_as_asked():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, cold_iter=3, stats_every=2,
+                             inverse_every=4)
+    counts, inverses = [], []
+    for k in range(9):
+        optimizer.update(batch_for(policy, 16, seed=k), 0.1)
+        counts.append(optimizer.accumulated)
+        inverses.append(optimizer.inverter.inverses)
+    assert counts == [1, 2, 2, 3, 3, 4, 4, 5, 5]  # the first, then each second
+    assert inverses[:3] == [None] * 3  # cold
+    assert [inverses[k] is not inverses[k - 1] for k in range(3, 9)] == [True, False, False, False, True, False]
+
+
+def test_the_momentum_of_plain_steps_is_not_carried_into_natural_ones():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, cold_iter=3, momentum=0.9,
+                             kfac_clip=1e-3)
+    for k in range(3):
+        optimizer.update(batch_for(policy, 16, seed=k), 0.1)
+    velocity = 0.0
+    for k in range(3, 5):  # the first natural step has none, the second the first's
+        batch, before = batch_for(policy, 16, seed=k), get_flat(optimizer.variables)
+        with tf.GradientTape() as tape:
+            loss, _ = losses.actor_critic_loss(policy, batch, 0.01, 0.5)
+        g = tape.gradient(loss, optimizer.variables)
+        figures = optimizer.update(batch, 0.1)
+        D = np.concatenate([x.numpy().ravel() for x in optimizer._preconditioned(g, optimizer.inverter.inverses)])
+        velocity = 0.9 * velocity + figures["kfac_nu"] * D
+        np.testing.assert_allclose(get_flat(optimizer.variables) - before, -0.1 * 0.1 * velocity, rtol=1e-6, atol=1e-12)
+
+
 def test_each_layer_is_inverted_by_the_rank_with_the_least_to_do():
-    factors = [Factors(np.zeros((n, n)), np.zeros((1, 1))) for n in (10, 2, 9, 3, 5)]
-    comm = Comm()
-    comm.size = 2
-    assert Inverter(comm, 0.1, False).owners(factors) == [0, 1, 1, 1, 1]
-    assert Inverter(Comm(), 0.1, False).owners(factors) == [0] * 5
+    sizes = [(n, 1) for n in (10, 2, 9, 3, 5)]
+    assert owners(sizes, 2) == [0, 1, 1, 1, 1]
+    assert owners(sizes, 1) == [0] * 5
 
 
+def test_the_inverse_of_symmetric_matrices():
+    for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
+        matrix = (spd(40) + np.eye(40)).astype(dtype)
+        found = kfac.inverse(matrix.copy())
+        np.testing.assert_allclose(found @ matrix, np.eye(40), atol=tolerance)
+        np.testing.assert_array_equal(found, found.T)
+    assert np.isnan(kfac.inverse(-np.eye(3))).all()
+
+
+def test_inverses_that_cannot_be_computed_leave_the_last_ones_in_use():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, inverse_every=1)
+    optimizer.update(batch_for(policy, 16), 0.1)
+    inverses, before = optimizer.inverter.inverses, get_flat(optimizer.variables)
+    optimizer.factors[0].A.assign_sub(10 * np.eye(4))  # as rounding might, in small
+    with pytest.warns(UserWarning, match="kfac_skipped counts them"):
+        assert optimizer.update(batch_for(policy, 16, seed=1), 0.1)["kfac_skipped"] == 1
+    assert optimizer.inverter.inverses is inverses
+    assert np.isfinite(get_flat(optimizer.variables)).all() and (get_flat(optimizer.variables) != before).any()
+
+
+@pytest.mark.filterwarnings("ignore:KFAC left out")
 def test_a_step_against_the_gradient_is_not_taken():
     policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, inverse_every=100)
     optimizer.update(batch_for(policy, 16), 0.1)
-    optimizer.inverter.inverses = [Factors(-A, G) for A, G in optimizer.inverter.inverses]  # as rounding might
+    optimizer.inverter.inverses = [Inverses(-A, G) for A, G in optimizer.inverter.inverses]  # as rounding might
     before = get_flat(optimizer.variables)
     assert optimizer.update(batch_for(policy, 16, seed=1), 0.1)["kfac_skipped"] == 1
     np.testing.assert_array_equal(get_flat(optimizer.variables), before)
@@ -294,15 +394,15 @@ def test_running_factors_begin_as_a_plain_mean_and_go_on_as_a_decaying_one():
     batches = [batch_for(policy, 16, seed=k) for k in range(5)]
     single = []
     for batch in batches:
-        optimizer.gathered = 0
-        optimizer.gather(batch)
+        optimizer.accumulated = 0
+        optimizer.accumulate(batch)
         single.append(optimizer.factors[0].A.numpy())
-    optimizer.gathered = 0
+    optimizer.accumulated = 0
     for batch in batches[:3]:
-        optimizer.gather(batch)
+        optimizer.accumulate(batch)
     np.testing.assert_allclose(optimizer.factors[0].A, np.mean(single[:3], axis=0), atol=1e-12)
     for batch in batches[3:]:
-        optimizer.gather(batch)
+        optimizer.accumulate(batch)
     expected = 0.7 * (0.7 * np.mean(single[:3], axis=0) + 0.3 * single[3]) + 0.3 * single[4]
     np.testing.assert_allclose(optimizer.factors[0].A, expected, atol=1e-12)
 
@@ -312,7 +412,7 @@ def test_statistics_of_some_examples_are_those_of_a_part_of_the_batch():
     batch = batch_for(policy, 16)
     rows = np.random.default_rng(8).permutation(16)[:6]
     optimizer.rng = np.random.default_rng(8)
-    optimizer.gather(batch)
+    optimizer.accumulate(batch)
     x = np.append(batch["obs"].numpy()[rows], np.ones((6, 1)), axis=1)
     np.testing.assert_allclose(optimizer.factors[optimizer.layers.index(policy.pi_net.layers[0])].A, x.T @ x / 6)
 
@@ -324,11 +424,9 @@ def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_al
     batch = batch_for(policy, 256, scales=scales)
     start = get_flat(optimizer.variables)
     figures = optimizer.update(batch, 1.0)
-    assert figures["kfac_nu"] < 1 and figures["kfac_kl"] == pytest.approx(0.005)
+    assert figures["kfac_nu"] < 1 and figures["kfac_kl"] == pytest.approx(0.005)  # half of the clip
 
     def loss_and_kl(theta, old=None):
-        from baselines_lite.common.flat import set_flat
-
         set_flat(optimizer.variables, theta)
         pd, values = policy.evaluate(batch["obs"])
         loss = losses.actor_critic_loss(policy, batch, 0.01, 0.5)[0].numpy()
@@ -340,6 +438,7 @@ def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_al
     natural = get_flat(optimizer.variables) - start
     before, old = loss_and_kl(start)
     after, kl = loss_and_kl(start + natural, old)
+    assert 0 < kl < 0.02  # what kfac_kl estimates
     with tf.GradientTape() as tape:
         loss_and_kl(start)
         loss = losses.actor_critic_loss(policy, batch, 0.01, 0.5)[0]
@@ -353,14 +452,28 @@ def test_the_kl_of_steps_stays_within_the_clip_and_the_loss_falls_faster_than_al
     assert before - after > 1.1 * (before - plain) > 0
 
 
-def test_what_is_not_finite_is_skipped_and_counted():
+def test_what_is_not_finite_is_skipped_and_counted_and_told_of_once():
     policy, optimizer, _ = run(updates=3)
     theta = get_flat(policy.trainable_variables)
     batch = batch_for(policy, 16) | {"advs": tf.fill([16], tf.constant(np.nan, tf.float64))}
-    assert optimizer.update(batch, 0.1)["kfac_skipped"] == 1
+    with pytest.warns(UserWarning, match="in update 4; kfac_skipped counts them"):
+        assert optimizer.update(batch, 0.1)["kfac_skipped"] == 1
     np.testing.assert_array_equal(get_flat(policy.trainable_variables), theta)
     assert optimizer.update(batch_for(policy, 16), 0.1)["kfac_skipped"] == 1
     assert np.isfinite(get_flat(policy.trainable_variables)).all()
+
+
+def test_statistics_that_are_not_finite_are_left_out():
+    policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3})
+    unit, likelihood = tf.Variable(1.0, dtype=tf.float64, trainable=False), optimizer._log_likelihood
+    optimizer._log_likelihood = lambda batch: unit * likelihood(batch)
+    optimizer.update(batch_for(policy, 16), 0.1)
+    factors = [f.numpy() for pair in optimizer.factors for f in pair]
+    unit.assign(np.nan)
+    with pytest.warns(UserWarning, match="not finite"):
+        assert optimizer.update(batch_for(policy, 16, seed=1), 0.1)["kfac_skipped"] == 1
+    for old, new in zip(factors, (f for pair in optimizer.factors for f in pair), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_cold_updates_are_clipped_momentum_steps():
@@ -399,6 +512,49 @@ def test_a_layer_that_is_used_twice_is_refused():
     try:
         policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "twice", {})
         with pytest.raises(UserError, match="used twice, or never"):
-            optimizer.gather(batch_for(policy, 8))
+            optimizer.accumulate(batch_for(policy, 8))
     finally:
         del networks.NETWORKS["twice"]
+
+
+def test_layers_that_share_a_parameter_are_refused():
+    policy = ActorCritic(VECTOR, gym.spaces.Discrete(3), network_options={"num_hidden": 3, "num_layers": 2},
+                         dtype=tf.float64)
+    first, second = (m for m in policy.pi_net.submodules if isinstance(m, networks.Dense))
+    second.b = first.b
+    with pytest.raises(UserError, match="share a parameter"):
+        kfac.layers_of(policy)
+
+
+def test_a_dense_layer_on_several_vectors_per_example_is_refused():
+    class PerPart(tf.Module):
+        out_size = 6
+
+        def __init__(self, dtype):
+            super().__init__()
+            self.layer = networks.Dense(1, 2, rng=RNG, dtype=dtype)
+
+        def __call__(self, x):
+            return tf.reshape(self.layer(x[:, :, None]), [-1, 6])
+
+    networks.register("perpart")(lambda size, *, rng, dtype, name: PerPart(dtype))
+    try:
+        policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "perpart", {})
+        with pytest.raises(UserError, match="more than one vector per example"):
+            optimizer.accumulate(batch_for(policy, 8))
+    finally:
+        del networks.NETWORKS["perpart"]
+
+
+def test_positions_are_drawn_from_the_whole_picture():
+    """With few of a convolution's positions at a time, statistics agree with those of all, in the long run."""
+    (policy, some), (_, every) = (made(PICTURE, gym.spaces.Discrete(3), "cnn", {"convs": "3@3/1", "num_hidden": 4},
+                                       stats_decay=0.9999, positions=positions) for positions in (3, None))
+    batch = batch_for(policy, 16)
+    every.accumulate(batch)
+    for _ in range(600):
+        some.accumulate(batch)
+    conv = next(i for i, layer in enumerate(some.layers) if isinstance(layer, networks.Conv))
+    np.testing.assert_allclose(some.factors[conv].A, every.factors[conv].A, rtol=0.05)
+    scale = np.abs(every.factors[conv].G).max()
+    np.testing.assert_allclose(some.factors[conv].G, every.factors[conv].G, atol=0.1 * scale)

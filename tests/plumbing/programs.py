@@ -334,6 +334,91 @@ def acer_of_one_rank_equals_two():
     assert not np.array_equal(*np.split(mine, 2))
 
 
+def kfac_on_two_ranks():
+    """With convolutions and a shared trunk, in float64: updates on 2N samples on one process = updates on N on each of
+    two; what only rank 1 finds not finite is left out by both; a slow thread on rank 1 is waited for by both.
+    """
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.acktr import acktr
+    from baselines_lite.common import kfac, losses
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.policy import ActorCritic
+
+    world, N = get_comm(), 8
+    pictures, box = gym.spaces.Box(0, 255, (8, 8, 2), np.uint8), gym.spaces.Box(-1, 1, (2,))
+    rng = np.random.default_rng(0)
+    data = dict(obs=rng.integers(0, 256, (2 * N, 8, 8, 2), dtype=np.uint8), actions=rng.normal(size=(2 * N, 2)),
+                advs=rng.normal(size=2 * N), returns=rng.normal(size=2 * N))
+    mine = {name: tf.constant(array[world.rank * N :][:N]) for name, array in data.items()}
+
+    def made(comm, **options):
+        policy = ActorCritic(pictures, box, network="cnn", network_options={"convs": "3@4/2", "num_hidden": 4}, seed=0,
+                             dtype=tf.float64)
+        cfg = acktr.Config()
+        return kfac.Kfac(policy, comm, lambda b: losses.actor_critic_loss(policy, b, 0.01, 0.5),
+                         lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS, cold_iter=1, inverse_every=1,
+                         **options)
+
+    one, half = made(Comm()), made(world)
+    for _ in range(4):
+        stats, my_stats = one.update({name: tf.constant(array) for name, array in data.items()}, 0.1), \
+            half.update(mine, 0.1)
+    for name, value in stats.items():
+        np.testing.assert_allclose(my_stats[name], value, rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(get_flat(half.variables), get_flat(one.variables), rtol=1e-6, atol=1e-9)
+    for pair, whole in zip(half.factors, one.factors, strict=True):
+        np.testing.assert_allclose(pair.A, whole.A, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(pair.G, whole.G, rtol=1e-6, atol=1e-9)
+
+    before = get_flat(half.variables)
+    bad = mine | {"advs": tf.fill([N], tf.constant(np.nan, tf.float64))} if world.rank else mine
+    assert half.update(bad, 0.1)["kfac_skipped"] == 1
+    np.testing.assert_array_equal(get_flat(half.variables), before)
+
+    invert, late = kfac.damped_inverses, made(world, asynchronous=True, examples=4, positions=2)
+    with patch.object(kfac, "damped_inverses", lambda *given: time.sleep(0.05 * world.rank) or invert(*given)):
+        steps = [late.update(mine, 0.1)["kfac_kl"] > 0 for _ in range(100)]
+    world.check_synced(get_flat(late.variables))
+    assert not steps[1] and steps[-1] and steps == sorted(steps)  # plain ones first, then natural ones
+
+
+def recurrent_a2c_of_one_rank_equals_two():
+    """Steps on the sequences of 2N environments on one process = steps on those of N on each of two, in float64."""
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.common import losses
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.minibatch import Minibatches
+    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
+    from baselines_lite.common.policy import ActorCritic
+
+    world, N, L = get_comm(), 3, 5
+    space, rng = gym.spaces.Box(-1, 1, (3,)), np.random.default_rng(0)
+    data = dict(obs=rng.normal(size=(2 * N, L, 3)), firsts=rng.random((2 * N, L)) < 0.3,
+                actions=rng.integers(4, size=2 * N * L), advs=rng.normal(size=2 * N * L) * 100,
+                returns=rng.normal(size=2 * N * L))
+
+    def run(rank, ranks, comm):
+        policy = ActorCritic(space, gym.spaces.Discrete(4), network="lstm", network_options={"nlstm": 6}, seed=0,
+                             dtype=tf.float64)
+        whole = data | {"states": np.random.default_rng(1).normal(size=policy.initial_state(2 * N).shape)}
+        batch = {name: tf.constant(np.split(array, ranks)[rank]) for name, array in whole.items()}
+        step = Minibatches(policy, MpiRmsProp(policy.trainable_variables, comm, max_grad_norm=0.5),
+                           lambda b, _: losses.actor_critic_loss(policy, b, 0.01, 0.5), ("policy", "value", "entropy"))
+        stats = [list(step(batch, None, 1e-2).values()) for _ in range(3)]
+        return get_flat(policy.trainable_variables), stats
+
+    mine, my_stats = run(world.rank, 2, world)
+    together, stats = run(0, 1, Comm())
+    np.testing.assert_allclose(mine, together, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(my_stats, stats, rtol=1e-9)
+
+
 def one_rank_equals_two(target_kl):
     """An update of 2N samples on one process = an update of N on each of two, in float64, the shuffle fixed."""
     import gymnasium as gym

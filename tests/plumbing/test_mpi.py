@@ -44,7 +44,8 @@ ON_TWO_RANKS = [
     *(f"{what},{name}" for what in ("equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two")
       for name in REPLAY),
     *(f"steps_of_one_rank_equal_two,{step}" for step in STEPS),
-    "acer_of_one_rank_equals_two", "one_rank_equals_two,none", "one_rank_equals_two,0.002",
+    "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
+    "one_rank_equals_two,none", "one_rank_equals_two,0.002",
 ]
 
 

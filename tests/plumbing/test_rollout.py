@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baselines_lite import UserError, evaluate, ppo2
+from baselines_lite import UserError, evaluate, ppo2, registry
 from baselines_lite.common.episode_stats import EpisodeTracker, EpisodeWindow
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
@@ -129,6 +129,19 @@ def test_two_learns_with_one_seed_agree_in_one_process():
         np.testing.assert_array_equal(a, b)
     other = ppo2.learn("Pendulum-v1", 640, **{**options, "seed": 4})
     assert not np.array_equal(first.pi_head.w, other.pi_head.w)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("acktr", dict(nsteps=32, momentum=0.9, inverse_every=2, cold_iter=2)),
+    ("acer", dict(nsteps=16, replay_start=64, buffer_size=320)),
+    ("deepq", dict(nsteps=16, learning_starts=64, prioritized_replay=True)),
+])
+def test_two_learns_with_one_seed_agree_in_what_they_sample_too(name, options):
+    """Examples of statistics, values' draws, replayed transitions and segments, numbers of replays."""
+    first, second = (registry.find(name).learn("CartPole-v1", 640, num_env=2, print_interval=1e9, seed=3, **options)
+                     for _ in range(2))
+    for a, b in zip(first.trainable_variables, second.trainable_variables):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_evaluate_counts_whole_episodes_and_leaves_statistics_alone():
