@@ -76,6 +76,7 @@ def family(cartpole: float, halfcheetah: float | None, hopper: float | None, *fl
     }
 
 
+# Tasks on several ranks share out the batch of one, and take as many gradient steps.
 TASKS: dict[str, dict[str, Task]] = {
     "vpg": family(400, None, None, identity=(*IDENTITY, "--lr=3e-3")),
     "npg": family(475, 900, 1500, identity=(*IDENTITY, "--step_kl=0.001", "--ent_coef=0.02")),
@@ -94,19 +95,20 @@ TASKS: dict[str, dict[str, Task]] = {
     },
     "deepq": identities(("Discrete",), "--gamma=0.9") | {
         "cartpole": Task("CartPole-v1", 1e5, 450),
-        "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ranks=2),
+        "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ("--train_freq=1", "--batch_size=64", "--buffer_size=50000"),
+                                ranks=2),
         "pong": Task("PongNoFrameskip-v4", 1e6, 15, seeds=(0,)),
     },
     "ddpg": identities(("Box",), "--gamma=0.9") | {
         "pendulum": Task("Pendulum-v1", 3e4, -180, greedy_episodes=20),
-        "pendulum-2ranks": Task("Pendulum-v1", 3e4, -180, ranks=2, greedy_episodes=20),
+        "pendulum-2ranks": Task("Pendulum-v1", 3e4, -180, ("--nsteps=50", "--batch_size=50"), 2, greedy_episodes=20),
         "halfcheetah": Task("HalfCheetah-v5", 5e5, 5000),
     },
     "acer": identities(("Discrete",), *ACER_TOY, "--num_env=1") | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7,
                               (*ACER_TOY, "--network=lstm", "--num_env=2", "--lr=linear:1e-2"), per_step=5),
         "cartpole": Task("CartPole-v1", 3e5, 450),
-        "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ranks=2),
+        "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ("--num_env=4",), 2),
         "pong": Task("PongNoFrameskip-v4", 2.5e6, -10, seeds=(0,)),
     },
     "ppo2": identities(("Discrete", "Box", "MultiDiscrete", "MultiBinary", "Dict"), *IDENTITY, "--lr=linear:1e-3") | {

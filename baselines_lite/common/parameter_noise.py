@@ -13,7 +13,7 @@ from baselines_lite.common.policy import Policy
 
 
 class ParameterNoise:
-    """`perturbed`, a policy like `policy`, is given its parameters plus normal noise; those of LayerNorm stay.
+    """`perturbed`, a policy like `policy`, gets its parameters plus normal noise; those of LayerNorm stay.
 
     The noise's deviation `std` grows or shrinks by 1% at each `adapt`, so that the two policies stay as far apart as is
     wanted (paper, section 3, eq. 3). `variables` picks those of a policy that noise is for.
@@ -25,16 +25,16 @@ class ParameterNoise:
                  variables: Callable[[Policy], Sequence[tf.Variable]] = lambda policy: policy.trainable_variables
                  ) -> None:
         self.perturbed, self.std, self._rng = perturbed, std, rng
-        self._of, self._to = variables(policy), variables(perturbed)
+        self._variables, self._of = variables, variables(policy)
         normed = {id(v) for module in policy.submodules if isinstance(module, networks.LayerNorm)
                   for v in module.trainable_variables}
         self._mask = np.concatenate([np.full(int(np.prod(v.shape)), id(v) not in normed) for v in self._of])
 
-    def perturb(self) -> None:
-        """Draws new noise around the present parameters."""
+    def perturb(self, perturbed: Policy | None = None) -> None:
+        """Draws new noise around the present parameters, for `perturbed` or for another policy like it."""
         theta = get_flat(self._of)
         noise = self._rng.standard_normal(theta.size, np.float32) * (self.std * self._mask)
-        set_flat(self._to, (theta + noise).astype(theta.dtype))
+        set_flat(self._variables(perturbed or self.perturbed), (theta + noise).astype(theta.dtype))
 
     def adapt(self, distance: Callable[[], float], wanted: float) -> None:
         """Moves the deviation towards where the distance of a newly perturbed policy is the one that is wanted."""

@@ -56,10 +56,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                 done += steps
                 if done > cfg.learning_starts:
                     found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / exp.horizon))
+                    explorer.adapt(buffer)
                 if done // cfg.target_network_update_freq > (done - steps) // cfg.target_network_update_freq:
                     update.copy_to_target()
             update.sync()
-            explorer.adapt(buffer[buffer.sample(rng, cfg.batch_size)].obs)
             exp.log(collector.drain(), figures(found) | explorer.figures | {"gradient_steps": float(len(found))})
         return policy
 
@@ -100,8 +100,8 @@ class Explorer:
         self._epsilon, policy, q = epsilon, self.policy, self.update.q
         return lambda features, firsts: policy.choose(q, features, policy.noise(self._noise, (len(features),)), epsilon)
 
-    def adapt(self, obs: np.ndarray) -> None:
-        """Takes in observations [B, ...] of a minibatch, after each row of the log."""
+    def adapt(self, buffer: ReplayBuffer) -> None:
+        """Follows the policy after a gradient step, by what is in the buffer."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -114,37 +114,38 @@ class Explorer:
 class NoisyExplorer(Explorer):
     """Greedy actions of a policy with noise on its parameters, one draw for all environments.
 
-    It is drawn anew where an episode begins and after each row of the log, when its strength is adapted: so that the
-    softmax distributions of the two policies differ as much as the greedy policy and the epsilon-greedy one would,
-    KL = -log(1 - epsilon + epsilon / K) nats (Plappert et al. 2018, appendix C.1).
+    It is drawn anew where an episode begins. Its strength is adapted after each gradient step, so that the softmax
+    distributions of the two policies differ as much as the greedy policy and the epsilon-greedy one would,
+    KL = -log(1 - epsilon + epsilon / K) nats (Plappert et al. 2018, appendix C.1), action values in units of raw
+    rewards.
     """
 
     def __init__(self, exp: Experiment, update: Update) -> None:
         super().__init__(exp, update)
-        self.noise = ParameterNoise(exp.policy, q_policy(exp, exp.policy.network_options),
-                                    stream(exp.run.seed, "parameter noise", exp.comm.rank), std=0.01)
-        self._redraw()
-
-    def _redraw(self) -> None:
-        self.update.sync()
-        self.noise.perturb()
-        self._noisy = self.noise.perturbed.q_function()
+        self._rng, self._batch_size = stream(exp.run.seed, "parameter noise", exp.comm.rank), exp.config.batch_size
+        self._unit = exp.run.reward_scale
+        self._noisy, probe = (q_policy(exp, exp.policy.network_options) for _ in range(2))
+        self.noise = ParameterNoise(exp.policy, probe, self._rng, std=0.01)
 
     def actor(self, epsilon: float) -> Explore:
         self._epsilon = epsilon
 
         def act(features: np.ndarray, firsts: np.ndarray) -> np.ndarray:
             if firsts.any():
-                self._redraw()
-            return self._noisy(features).argmax(axis=-1)
+                self.update.sync()
+                self.noise.perturb(self._noisy)
+                self._act = self._noisy.q_function()
+            return self._act(features).argmax(axis=-1)
 
         return act
 
-    def adapt(self, obs: np.ndarray) -> None:
+    def adapt(self, buffer: ReplayBuffer) -> None:
+        self.update.sync()
+        obs = buffer[buffer.sample(self._rng, self._batch_size)].obs
         features = features_of(self.policy, tf.constant(obs)).numpy()
-        self.noise.adapt(lambda: mean_kl(self.update.q(features), self.noise.perturbed.q_function()(features)),
+        q = self.update.q(features) / self._unit
+        self.noise.adapt(lambda: mean_kl(q, self.noise.perturbed.q_function()(features) / self._unit),
                          -np.log(1 - self._epsilon + self._epsilon / self.policy.num_actions))
-        self._redraw()
 
     @property
     def figures(self) -> dict[str, float]:

@@ -11,8 +11,8 @@ from baselines_lite.common.flat import at, flatten, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.replay_buffer import Transitions
 from baselines_lite.ddpg.config import Config
-from baselines_lite.ddpg.ddpg import Returns, Update
-from baselines_lite.ddpg.exploration import NoisyParameters, OrnsteinUhlenbeck
+from baselines_lite.ddpg.ddpg import STATS, Returns, Update
+from baselines_lite.ddpg.exploration import Gaussian, NoisyParameters, OrnsteinUhlenbeck
 
 BOX = gym.spaces.Box(-1, 1, (3,))
 UNEVEN = gym.spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([3.0, 10.0], np.float32))
@@ -116,6 +116,41 @@ def test_pop_art_keeps_what_is_predicted():
         with at(policy, update.optimizer.parameters, parameters):
             q[name] = moments.mean + moments.std * policy.q(tf.constant(features), tf.constant(actions[:, :2]))
     np.testing.assert_allclose(q["new"], q["old"], rtol=1e-12)
+
+
+def test_pop_art_is_for_the_target_network_too_and_begins_with_the_second_step():
+    """Both networks predict what they did, in the new units; what the gradient step itself changes is left out."""
+    policy, update = make(Config(normalize_returns=True, popart=True, batch_size=8, tau=1e-15))
+    features, actions = (tf.constant(x) for x in (np.random.default_rng(4).normal(size=(8, 3)),
+                                                  np.random.default_rng(4).uniform(size=(8, 2))))
+
+    def predictions(state):
+        found = []
+        for theta in (state.adam.theta, state.target):
+            with update.parts.at(policy, theta):
+                found.append(state.returns.mean + state.returns.std * policy.q(features, actions))
+        return found
+
+    still, state = tf.constant([0.0, 0.0], tf.float64), update.state  # learning rates
+    g = [tf.zeros_like(part) for part in state.adam.theta]
+    for number, (shift, square) in enumerate(((3.0, 10.0), (5.0, 40.0), (-9.0, 100.0))):
+        figures = tf.constant([0.0] * len(STATS) + [shift, square], tf.float64)
+        before, state = predictions(state), update.step(state, g, figures, still)
+        for mine, theirs in zip(predictions(state), before, strict=True):
+            assert np.allclose(mine, theirs, rtol=1e-12) == (number > 0)
+
+
+def test_gaussian_noise_is_independent_and_stays_within_the_bounds():
+    policy = DeterministicPolicy(BOX, UNEVEN)
+    noise = Gaussian(policy, 0.3, np.random.default_rng(0))
+    x = noise.draw(np.zeros(50_000, bool))
+    np.testing.assert_allclose([x.std(), x.mean()], [0.3, 0.0], atol=5e-3)
+    np.testing.assert_allclose(np.corrcoef(x.T), np.eye(x.shape[1]), atol=0.02)
+    features = np.zeros((2000, *BOX.shape), np.float32)
+    wild = Gaussian(policy, 5.0, np.random.default_rng(0)).actor()(features, np.zeros(2000, bool))
+    assert wild.min() == -1 and wild.max() == 1
+    anywhere = noise.at_random(features, np.zeros(2000, bool))
+    assert -1 <= anywhere.min() < -0.99 and 0.99 < anywhere.max() <= 1 and abs(anywhere.mean()) < 0.05
 
 
 @pytest.mark.parametrize("popart", [False, True])

@@ -177,10 +177,17 @@ def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(
     assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.01
 
 
-def test_parameter_noise_neither_explodes_nor_dies(tmp_path):
+def test_parameter_noise_holds_the_distance_that_epsilon_stands_for_though_rewards_are_scaled(monkeypatch):
     from baselines_lite import deepq
 
-    deepq.learn("CartPole-v1", 1500, param_noise=True, learning_starts=500, log_path=str(tmp_path), print_interval=1e9)
-    with (tmp_path / "progress.csv").open(newline="") as file:
-        stds = [float(row["param_noise_std"]) for row in csv.DictReader(file)]
-    assert min(stds) > 0.005 and max(stds) < 0.1
+    distances, wanted, adapt = [], [], ParameterNoise.adapt
+
+    def recording(self, distance, goal):
+        wanted.append(goal)
+        adapt(self, lambda: distances.append(distance()) or distances[-1], goal)
+
+    monkeypatch.setattr(ParameterNoise, "adapt", recording)
+    deepq.learn("CartPole-v1", 1800, param_noise=True, learning_starts=500, exploration_fraction=0.2, batch_size=32,
+                exploration_final_eps=0.1, reward_scale=0.02, print_interval=1e9)
+    assert wanted[-1] == pytest.approx(-np.log(0.95))  # nats
+    assert wanted[-1] / 4 < np.mean(distances[-200:]) < wanted[-1] * 4

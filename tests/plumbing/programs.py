@@ -193,7 +193,7 @@ def replay_steps_of_one_rank_equal_two(name):
                      for i in range(S)]
             update.sync()
         else:
-            policy = DeterministicPolicy(box, box, seed=0, dtype=tf.float64)
+            policy = DeterministicPolicy(box, box, network_options={"sizes": "300,300"}, seed=0, dtype=tf.float64)
             cfg = ddpg_config.Config(normalize_returns=True, popart=True, batch_size=B * (2 // comm.size),
                                      critic_l2_reg=1e-2)
             update = DdpgUpdate(policy, cfg, comm)

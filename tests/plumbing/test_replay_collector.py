@@ -14,6 +14,7 @@ from baselines_lite.common.q_policy import QPolicy
 from baselines_lite.common.replay_buffer import Index, ReplayBuffer
 from baselines_lite.common.replay_collector import ReplayCollector, frame_of
 from baselines_lite.common.vec_env import find_spec
+from baselines_lite.ddpg import ddpg
 from tests.plumbing.test_vec_env import MODES, Walk, vector
 
 ACTION = np.zeros((), np.int64)
@@ -74,20 +75,48 @@ def test_a_reward_that_is_no_number_is_never_trained_on(tmp_path):
         deepq.learn(Broken, 2000, learning_starts=100, print_interval=1e9, save_path=str(tmp_path / "m"))
 
 
-def test_raw_vectors_are_stored_where_observations_are_normalised():
+def test_raw_vectors_are_stored_and_normalised_as_of_the_time_they_are_drawn():
     policy = DeterministicPolicy(Walk.observation_space, gym.spaces.Box(-1, 1, (1,)), normalize_observations=True)
-    policy.normalize.obs.mean[:] = 100
-    policy.normalize.obs.count = 1
-    policy.normalize.freeze()
     buffer = ReplayBuffer(100, 2, frame_of(policy.encoder, 1), np.zeros(1, np.float32))
     venv = vector(lambda: gym.wrappers.TransformAction(Walk(), lambda a: 0, policy.action_space), MODES[0], 2)
-    seen = []
+    raw, ends, seen, reset, step = [], [], [], venv.reset, venv.step
+
+    def resetting(**options):
+        obs, infos = reset(**options)
+        raw.append(obs)
+        return obs, infos
+
+    def stepping(actions):
+        obs, rewards, terminated, truncated, infos = step(actions)
+        raw.append(obs.copy())
+        ends.append((terminated, truncated, infos.get("final_obs")))
+        return obs, rewards, terminated, truncated, infos
+
+    venv.reset, venv.step = resetting, stepping
+    moments = policy.normalize.obs
+    moments.mean[:], moments.m2[:], moments.count = 1.0, 4.0 * 10, 10
+    policy.normalize.freeze()
     collector = ReplayCollector(venv, policy, buffer, Comm())
     collector.collect(30, lambda features, firsts: seen.append(features) or np.zeros((2, 1)))
-    t = buffer[buffer.sample(np.random.default_rng(0), 100)]
-    assert np.abs(t.obs).max() < 20 and np.abs(t.next_obs).max() < 20
-    np.testing.assert_array_equal(policy.normalize.normalize_obs(buffer.latest(30)), seen)
-    assert (np.array(seen) == -10).all()
+    stored, cuts = buffer[Index(*(a.ravel() for a in np.meshgrid(np.arange(30), np.arange(2), indexing="ij")))], 0
+    np.testing.assert_allclose(stored.obs.reshape(30, 2, -1), raw[:30])
+    for t, (terminated, truncated, finals) in enumerate(ends):
+        for n in np.flatnonzero(~terminated):
+            expected = finals[n] if truncated[n] else raw[t + 1][n]
+            np.testing.assert_allclose(stored.next_obs.reshape(30, 2, -1)[t, n], expected)
+            cuts += truncated[n]
+    assert cuts > 0
+    np.testing.assert_allclose(seen, (np.array(raw[:30]) - 1) / 2, rtol=1e-5)
+
+    moments.mean[:], moments.m2[:] = -1.0, 16.0 * 10  # later, more is known
+    policy.normalize.freeze()
+    drawn = ddpg.draw(buffer, policy, np.random.default_rng(3), 5, 4)
+    index = buffer.sample(np.random.default_rng(3), 20)
+    same = buffer[index]
+    for mine, vectors in ((drawn.obs, same.obs), (drawn.next_obs, same.next_obs)):
+        np.testing.assert_allclose(mine, ((vectors + 1) / 4).reshape(5, 4, -1), rtol=1e-5)
+    np.testing.assert_array_equal(drawn.rewards, same.rewards.reshape(5, 4))
+    np.testing.assert_array_equal(drawn.actions, same.actions.reshape(5, 4, 1))
 
 
 @pytest.mark.parametrize(("game", "options"), [("Breakout", {}), ("Pong", {"frame_cap": 400})])
