@@ -45,6 +45,7 @@ class Task:
     per_step: int = 0  # steps per episode, where the saved policy plays 100 episodes and is scored per step
     greedy_episodes: int = 0  # episodes that the saved policy plays deterministically, to be scored
     seeds: tuple[int, ...] = (0, 1, 2)
+    milestones: tuple[tuple[float, float], ...] = ()  # (steps, what the score must have reached by then)
 
 
 TOY = "baselines_lite.toy_envs:"
@@ -109,7 +110,7 @@ TASKS: dict[str, dict[str, Task]] = {
                               (*ACER_TOY, "--network=lstm", "--num_env=2", "--lr=linear:1e-2"), per_step=5),
         "cartpole": Task("CartPole-v1", 3e5, 450),
         "cartpole-2ranks": Task("CartPole-v1", 3e5, 450, ("--num_env=4",), 2),
-        "pong": Task("PongNoFrameskip-v4", 2.5e6, -10, seeds=(0,)),
+        "pong": Task("PongNoFrameskip-v4", 2.5e6, -10, seeds=(0,), milestones=((1e6, -19.9),)),
     },
     "ppo2": identities(("Discrete", "Box", "MultiDiscrete", "MultiBinary", "Dict"), *IDENTITY, "--lr=linear:1e-3") | {
         "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, 0.7, ("--network=lstm", *SEQUENCE), per_step=5),
@@ -198,16 +199,18 @@ def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str 
     results.mkdir(parents=True)
     with ThreadPoolExecutor(jobs) as pool:
         scores = list(pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds))
-    summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
-               "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
-               "metric": metric(task), "commit": commit}
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     curves = []
     for seed in seeds:
         data = np.genfromtxt(results / f"seed{seed}.csv", delimiter=",", names=True)
         data = data[~np.isnan(data["eprewmean"])]
         curves.append((data["total_timesteps"], data["eprewmean"]))
     plot_curves({alg: curves}, results / "curve.png", task.env)
+    milestones = [{"steps": steps, "target": target, "scores": [float(y[x <= steps][-1]) for x, y in curves]}
+                  for steps, target in task.milestones]
+    summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
+               "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
+               "metric": metric(task), "commit": commit} | ({"milestones": milestones} if milestones else {})
+    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(f"{alg} {name}: mean {summary['mean']:.4g}, target {task.target}", flush=True)
 
 

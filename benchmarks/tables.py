@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
-from learn import TASKS, Task  # noqa: E402
+from learn import TASKS  # noqa: E402
 
 from baselines_lite.registry import ALGORITHMS  # noqa: E402
 
@@ -46,8 +46,12 @@ def main() -> int:
 
 
 def put(text: str, name: str, table: str) -> str:
-    """The text with the table between the comments <!-- name --> and <!-- end -->."""
-    return re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n{m[2]}", text, flags=re.S)
+    """The text with the table between the comments <!-- name --> and <!-- end -->. Exits where they are missing."""
+    new, count = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table}\n{m[2]}", text,
+                         flags=re.S)
+    if count != 1:
+        sys.exit(f"no place for the table {name}: it goes between the lines <!-- {name} --> and <!-- end -->")
+    return new
 
 
 def rows(head: list[str], body: list[list[str]]) -> str:
@@ -67,9 +71,9 @@ def number(x: float) -> str:
     return f"{x:,.0f}" if abs(x) >= 20 else f"{x:.1f}" if abs(x) >= 2 else f"{x:.2g}"
 
 
-def steps(task: Task) -> str:
-    """A budget: 50k, 2.5M."""
-    return f"{task.steps / 1e6:g}M" if task.steps >= 1e6 else f"{task.steps / 1e3:g}k"
+def steps(count: float) -> str:
+    """A number of steps: 50k, 2.5M."""
+    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}k"
 
 
 def short(found: dict[str, Any] | None) -> str:
@@ -84,7 +88,11 @@ def results(alg: str) -> str:
         found = summary(alg, name)
         scores = ", ".join(map(number, found["scores"])) if found else MISSING
         goal = "" if task.target is None else number(task.target)
-        body.append([name, steps(task), scores, number(found["mean"]) if found else "", goal, short(found)])
+        body.append([name, steps(task.steps), scores, number(found["mean"]) if found else "", goal, short(found)])
+        for i, (when, target) in enumerate(task.milestones):
+            reached = found["milestones"][i]["scores"] if found else []
+            body.append([f"{name}, on the way", steps(when), ", ".join(map(number, reached)) or MISSING,
+                         number(statistics.mean(reached)) if found else "", number(target), short(found)])
     return rows(["task", "steps", "scores of the seeds", "mean", "goal", "commit"], body)
 
 
@@ -97,7 +105,7 @@ def algorithms() -> str:
                  "yes" if row.data_parallel else "no"]
         for name in SUMMARY:
             task, found = TASKS.get(alg, {}).get(name), summary(alg, name)
-            cells.append(f"{number(found['mean'])} ({steps(task)})" if found else MISSING if task else "")
+            cells.append(f"{number(found['mean'])} ({steps(task.steps)})" if found else MISSING if task else "")
         ratios = [f"{found['ratio']:.1f} x {found['peer']} ({name.removeprefix(alg + '-')})"
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])

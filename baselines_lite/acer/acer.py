@@ -150,8 +150,8 @@ def loss_and_stats(policy: ActorQ, cfg: Config, batch: Batch, log_average: tf.Te
     value_loss = 0.5 * tf.reduce_mean(tf.square(returns - q_a))
     loss = cfg.q_coef * value_loss - tf.reduce_mean(tf.reduce_sum(z * f, axis=-1))
 
-    stats = [1.0 - tf.math.reduce_variance(returns - q_a) / tf.math.reduce_variance(returns), -tf.reduce_mean(gain),
-             value_loss, -tf.reduce_mean(tf.reduce_sum(f * log_f, axis=-1)),
+    explained = 1 - tf.math.reduce_variance(returns - q_a) / tf.maximum(tf.math.reduce_variance(returns), 1e-12)
+    stats = [explained, -tf.reduce_mean(gain), value_loss, -tf.reduce_mean(tf.reduce_sum(f * log_f, axis=-1)),
              tf.reduce_mean(tf.minimum(tf.exp(log_rho), cfg.c)), share(log_rho > math.log(cfg.c), q.dtype),
              tf.reduce_mean(tf.reduce_sum(tf.exp(log_average) * (log_average - log_f), axis=-1)),
              share(tf.reduce_sum(k * g, axis=-1) > cfg.delta, q.dtype)]

@@ -1,5 +1,7 @@
 """ACER's formulas against what the paper says of them, in float64, and its store of segments against plain copies."""
 
+import csv
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -345,3 +347,24 @@ def test_time_limits_can_be_taken_for_deaths():
     segments = segments_of(policy, rollout, cut_is_death=True)
     np.testing.assert_array_equal(segments.data["terminated"], rollout.dones.T)
     assert not len(segments.ends.steps) and (rollout.dones & ~rollout.terminated).any()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 3.0])
+def test_as_many_batches_are_replayed_as_the_ratio_says_once_there_is_enough(ratio, tmp_path, monkeypatch):
+    from baselines_lite import acer as package
+
+    updates, update = [], acer.Update.__call__
+    monkeypatch.setattr(acer.Update, "__call__", lambda *given: updates.append(1) or update(*given))
+    package.learn("CartPole-v1", 100 * 16, num_env=2, nsteps=8, replay_start=80, buffer_size=160, replay_ratio=ratio,
+                  log_path=str(tmp_path), log_interval=1, print_interval=1e9)
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        replays = [float(row["replays"]) for row in csv.DictReader(file)]
+    assert replays[:9] == [0] * 9  # of 8 steps of each environment
+    assert abs(np.mean(replays[9:]) - ratio) <= 4 * np.sqrt(ratio / 91)  # four deviations of a Poisson mean
+    assert len(updates) == 100 + sum(replays)
+
+
+@pytest.mark.parametrize("options", [dict(buffer_size=19), dict(buffer_size=100, replay_start=101)])
+def test_a_buffer_that_never_fills_enough_is_refused(options):
+    with pytest.raises(UserError, match="must keep some"):
+        Config(**{"replay_start": 0, **options}).check()

@@ -108,6 +108,7 @@ def equal_parameters(name, env=None, updates=50):
     import dataclasses
 
     from baselines_lite import registry
+    from baselines_lite.acer.replay import Replay
     from baselines_lite.common import rollout
     from baselines_lite.common.flat import get_flat
 
@@ -125,13 +126,18 @@ def equal_parameters(name, env=None, updates=50):
     options = dict(network="cnn_small") if pixels else {}
     options |= dict(normalize_observations=True, normalize_rewards=True) if normalizes else {}
     nsteps = 16 if pixels else 32
-    with patch.object(rollout.Collector, "collect", recording):
+    drawn, draw = [], Replay.draw
+    with (patch.object(rollout.Collector, "collect", recording),
+          patch.object(Replay, "draw", lambda self, rng: drawn.append(draw(self, rng)) or drawn[-1])):
         policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
                              **SHORT[name], **options)
     comm.check_synced(get_flat(policy.trainable_variables))
     comm.check_synced(np.concatenate([np.zeros(1), *(np.ravel(v) for v in policy.normalize.state().values())]))
     obs, actions = zip(*comm.gather(first[0]))
     assert all(actions[0] != a for a in actions[1:]) and (pixels or all(obs[0] != o for o in obs[1:]))
+    counts, replayed = zip(*comm.gather((len(drawn), [d.data["actions"].tolist() for d in drawn[:3]])))
+    assert len(set(counts)) == 1 and (counts[0] > 0) == (name == "acer")
+    assert name != "acer" or all(replayed[0] != r for r in replayed[1:])
     assert not normalizes or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
 
 

@@ -135,6 +135,17 @@ def test_the_table_has_every_row_and_every_algorithm():
     assert set(CELLS.values()) <= {"yes", "no"}
 
 
+def test_the_registry_says_the_same():
+    rows = {"Discrete": "actions: Discrete", "MultiDiscrete": "actions: MultiDiscrete",
+            "MultiBinary": "actions: MultiBinary", "Box": "actions: Box of any shape", "mlp": "network: mlp",
+            "cnn": "network: cnn, cnn_small", "lstm": "network: lstm, lnlstm",
+            "cnn_lstm": "network: cnn_lstm, cnn_lnlstm"}
+    for name, row in registry.ALGORITHMS.items():
+        able = [*row.actions, *row.networks.split(", ")]
+        assert set(able) <= rows.keys()
+        assert able == [what for what in rows if CELLS[rows[what], name] == "yes"], name
+
+
 @pytest.fixture
 def uncompiled():
     """Runs updates operation by operation: compiling one takes seconds, and is no different for each space."""
