@@ -19,7 +19,7 @@ class Config(ActorCriticConfig):
     lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
     standardize_advs: bool = option(False, "standardise advantages over the batch")
     lr: Schedule = option(Schedule("linear:0.25"), "largest step along the natural gradient", low=0)
-    kfac_clip: float = option(0.001, "bound on about twice the KL of an update", above=0)
+    kfac_clip: float = option(0.001, "bound on about twice the KL of an update, of each network", above=0)
     momentum: float = option(0.9, "momentum of the natural gradient", low=0, below=1)
     damping: float = option(0.01, "damping of the Fisher matrix", above=0)
     stats_decay: float = option(0.99, "decay of the running Kronecker factors", low=0, below=1)
@@ -48,9 +48,10 @@ class Config(ActorCriticConfig):
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, value_network="copy", normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=128, lr="linear:0.5", lam=0.97, standardize_advs=True, value_network="copy",
-                       ent_coef=0.0, logstd_init=-0.5, kfac_clip=0.01, normalize_observations=True,
-                       normalize_rewards=True, inverse_every=2, cold_iter=1),
+        # Without momentum and with a rate that the clip always cuts down, each step is as long as the clip allows.
+        "mujoco": dict(num_env=8, nsteps=128, lr="1.0", momentum=0.0, kfac_clip=0.01, stats_decay=0.95, inverse_every=1,
+                       cold_iter=1, lam=0.97, standardize_advs=True, ent_coef=0.0, logstd_init=-0.5,
+                       value_network="copy", normalize_observations=True, normalize_rewards=True),
         # Statistics come every fourth update: 0.96 of 25 of them reaches as far back as 0.99 of 100.
         "atari": dict(network="cnn", vf_coef=0.25, kfac_clip=0.002, damping=0.001, stats_decay=0.96, stats_every=4,
                       stats_examples=160, stats_positions=16, inverse_every=50),

@@ -8,7 +8,8 @@ A (x) G with A = mean(a a^T) and G = mean(g g^T). The stages of an update:
     statistics     A, G of a batch, averaged over ranks, into running means
     inverses       (A + pi sqrt(damping) I)^-1 and (G + sqrt(damping) / pi I)^-1, now and then
     precondition   D = A^-1 V' G^-1 for the gradient V' of each layer
-    KL clip        D <- nu D, so that lr^2 nu^2 sum(V' . D), about twice the KL of the step, is at most kfac_clip
+    KL clip        D <- nu D, so that lr^2 nu^2 sum(V' . D), about twice the KL of the step, is at most kfac_clip; where
+                   policy and value have networks of their own, each has its own nu
     apply          velocity <- momentum velocity + D; theta <- theta - lr (1 - momentum) velocity
 """
 
@@ -272,6 +273,9 @@ class Kfac:
         self.inverter = Inverter(comm, sizes, damping, asynchronous)
         self.updates = self.accumulated = self._left_out = 0
         self._velocity = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
+        pi, vf = ({id(v) for v in variables} for variables in (policy.pi_variables, policy.vf_variables))
+        networks = [pi | vf] if policy.vf_net is policy.pi_net else [pi, vf]
+        self._networks = [[i for i, v in enumerate(self.variables) if id(v) in ids] for ids in networks]
         self._natural = False  # whether the last step was along the natural gradient
         self._gradient = Compiled(self._gradient_of, xla=policy.prefers_xla)
         self._statistics = Compiled(self._statistics_of, xla=policy.prefers_xla)
@@ -282,7 +286,8 @@ class Kfac:
     def update(self, data: Batch, lr: float) -> dict[str, float]:
         """One update on a batch; returns the stats' means over ranks and KFAC's own figures.
 
-        `kfac_kl` is the KL of the step without momentum, to second order. A gradient, a step, statistics or inverses
+        `kfac_kl` is the KL of the step without momentum, to second order, and `kfac_nu` what made it so: of the policy
+        where the value has a network of its own. A gradient, a step, statistics or inverses
         that are not finite are left out, on all ranks: `kfac_skipped` counts them, and a warning tells of the first.
         """
         self.updates += 1
@@ -368,13 +373,19 @@ class Kfac:
 
     def _take_natural_step(self, g: list[tf.Tensor], inverses: list[Inverses], lr: tf.Tensor
                            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Preconditions, clips and applies a gradient; (nu, gradient . D, whether the step was finite and taken)."""
+        """Preconditions, clips and applies a gradient; (nu, gradient . D, whether the step was finite and taken).
+
+        Of two networks, the policy's nu and product.
+        """
         D = self._preconditioned(g, inverses)
-        inner = tf.add_n([tf.reduce_sum(x * y) for x, y in zip(g, D, strict=True)])
-        nu = kl_clip(inner, lr, self.kfac_clip)
-        # Inverses are positive definite, and so the product is not negative, unless rounding has spoiled them.
-        taken = self._apply([nu * x for x in D], lr, inner >= 0)
-        return nu, inner, tf.cast(taken, nu.dtype)
+        inner = [tf.add_n([tf.reduce_sum(g[i] * D[i]) for i in network]) for network in self._networks]
+        nus = [kl_clip(x, lr, self.kfac_clip) for x in inner]
+        for nu, network in zip(nus, self._networks, strict=True):
+            for i in network:
+                D[i] = nu * D[i]
+        # Inverses are positive definite, and so the products are not negative, unless rounding has spoiled them.
+        taken = self._apply(D, lr, tf.reduce_all([x >= 0 for x in inner]))
+        return nus[0], inner[0], tf.cast(taken, lr.dtype)
 
     def _preconditioned(self, g: list[tf.Tensor], inverses: list[Inverses]) -> list[tf.Tensor]:
         """D, of the shapes of the gradient g, which are those of `variables`."""

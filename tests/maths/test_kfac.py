@@ -141,8 +141,8 @@ def batch_for(policy, count=64, seed=0, scales=1.0):
     return {name: tf.constant(array) for name, array in arrays.items()}
 
 
-def made(space, action_space, network, options, seed=0, **kfac_options):
-    policy = ActorCritic(space, action_space, network=network, network_options=options, value_network="shared",
+def made(space, action_space, network, options, seed=0, value_network="shared", **kfac_options):
+    policy = ActorCritic(space, action_space, network=network, network_options=options, value_network=value_network,
                          dtype=tf.float64, seed=seed)
     rng = np.random.default_rng(seed)
     for v in policy.trainable_variables:
@@ -250,6 +250,27 @@ def test_a_whole_network_against_the_blocks_of_its_exact_fisher_matrix(kfac_clip
     assert figures["kfac_kl"] == pytest.approx(0.5 * nu**2 * q)
     for mine, D in zip(moved, expected, strict=True):
         np.testing.assert_allclose(mine, -0.5 * nu * D, rtol=1e-6, atol=1e-9)
+
+
+def test_networks_of_their_own_are_clipped_by_themselves():
+    for value_network, count in (("copy", 2), ("shared", 1)):
+        policy, optimizer = made(VECTOR, gym.spaces.Box(-1, 1, (2,)), "mlp", {"num_hidden": 3}, kfac_clip=1e-4,
+                                 value_network=value_network)
+        batch, lr = batch_for(policy, 16), 0.5
+        with tf.GradientTape() as tape:
+            loss, _ = losses.actor_critic_loss(policy, batch, 0.01, 0.5)
+        g = tape.gradient(loss, optimizer.variables)
+        before = [v.numpy() for v in optimizer.variables]
+        figures = optimizer.update(batch, lr)
+        D = optimizer._preconditioned(g, optimizer.inverter.inverses)
+        own = [any(v is w for w in policy.pi_variables) or count == 1 for v in optimizer.variables]
+        for mine in {True, count == 1}:
+            q = lr**2 * sum(float(tf.reduce_sum(x * y)) for x, y, o in zip(g, D, own, strict=True) if o == mine)
+            nu = np.sqrt(1e-4 / q)
+            assert nu < 1 and (figures["kfac_nu"] == pytest.approx(nu)) == mine
+            for v, old, d, o in zip(optimizer.variables, before, D, own, strict=True):
+                if o == mine:
+                    np.testing.assert_allclose(v - old, -lr * nu * d, rtol=1e-6, atol=1e-12)
 
 
 def test_linear_gaussian_regression_takes_one_step_to_least_squares():
