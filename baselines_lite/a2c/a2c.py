@@ -3,7 +3,8 @@
     for each update:
         collect nsteps steps of every environment with pi
         returns = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n});  advs = returns - V
-        theta <- one RMSProp step on  -mean(log pi(a|s) A) - ent_coef H + vf_coef mean (V - R)^2,  averaged over ranks
+        theta <- one RMSProp step on  -mean(log pi(a|s) A) - ent_coef H + vf_coef mean (V - R)^2,
+                 its gradient averaged over ranks
 """
 
 from __future__ import annotations
@@ -32,19 +33,18 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """
     with Experiment("a2c", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
         optimizer.lead(policy)
         step = Minibatches(policy, optimizer, lambda batch, _: losses.actor_critic_loss(
             policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         length = cfg.nsteps if policy.recurrent else 1
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, length, advs=advs, returns=returns)
             rates = {"lr": cfg.lr(exp.remaining)}

@@ -12,11 +12,11 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     num_env: int = option(16, "environments per rank", low=1)
     nsteps: int = option(5, "steps per environment and update", low=1)
-    lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
+    lam: float = option(1.0, "GAE's lambda; 1: n-step returns", low=0, high=1)
     lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
     rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, below=1)
     rms_epsilon: float = option(1e-5, "RMSProp's epsilon, inside the root", above=0)

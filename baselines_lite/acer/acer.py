@@ -1,13 +1,14 @@
 """ACER, the actor-critic with experience replay (Wang et al. 2017, 1611.01224), for discrete actions.
 
-    for each batch:
+    for each update:
         collect and store nsteps steps of every environment with mu = pi
         for the new batch, then for Poisson(replay_ratio) batches of stored segments, with f = pi(.|s), rho = f / mu:
             Q_ret = Retrace(r, Q, V = f . Q, rho)
             g = gradient by f of  min(c, rho_a) log f_a (Q_ret - V) + sum_b f_b [1 - c / rho_b]_+ log f_b (Q_b - V)
                                   + ent_coef H(f);  of the factors of log f nothing is differentiated
             z = the vector nearest to g with k . z <= delta,  k = gradient by f of KL(average policy || f)
-            theta <- one RMSProp step along mean z df/dtheta - q_coef d/dtheta mean (Q_ret - Q_a)^2 / 2
+            theta <- one RMSProp step along mean z df/dtheta - q_coef d/dtheta mean (Q_ret - Q_a)^2 / 2,
+                     averaged over ranks
             average policy <- alpha average policy + (1 - alpha) theta
 """
 
@@ -21,7 +22,8 @@ import tensorflow as tf
 
 from baselines_lite.acer.config import PRESETS, Config
 from baselines_lite.acer.replay import Replay, Segments, segments_of
-from baselines_lite.common.actor_q import ActorQ
+from baselines_lite.common import losses
+from baselines_lite.common.actor_q import ActorQ, expected
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
@@ -47,17 +49,16 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     with Experiment("acer", Config, PRESETS, env, total_timesteps, options, make_policy=actor_q,
                     make_buffer=replay_buffer) as exp:
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              shape_rewards=exp.shape_rewards)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal")
         # The number of replays is drawn alike on all ranks, so that their collectives match.
-        rng, counts = stream(run.seed, "replay", noise_rank), stream(run.seed, "replay counts")
+        rng, counts = stream(run.seed, "replay", exp.noise_rank), stream(run.seed, "replay counts")
         while not exp.finished:
             rollout = collector.collect()
-            segments, lr = segments_of(policy, rollout, cfg.time_limit == "terminal"), cfg.lr(exp.remaining)
+            segments, lr = segments_of(policy, rollout), cfg.lr(exp.remaining)
             figures = [update(segments, lr)]
             buffer.put(segments)
             replays = int(counts.poisson(cfg.replay_ratio)) if len(buffer) >= cfg.replay_start else 0
@@ -91,9 +92,8 @@ def retrace(rewards: tf.Tensor, q: tf.Tensor, next_values: tf.Tensor, rho: tf.Te
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - Q_t
         Q_ret_t - Q_t = delta_t + gamma (1 - done_t) min(1, rho_{t+1}) (Q_ret_{t+1} - Q_{t+1})
     """
-    alive, goes_on = (1.0 - tf.cast(x, q.dtype) for x in (terminated, dones))
-    delta = rewards + gamma * alive * next_values - q
-    decay = gamma * goes_on[:, :-1] * tf.minimum(rho[:, 1:], 1.0)
+    delta = losses.td_target(rewards, terminated, next_values, gamma) - q
+    decay = gamma * (1.0 - tf.cast(dones[:, :-1], q.dtype)) * tf.minimum(rho[:, 1:], 1.0)
     errors = [delta[:, -1]]
     for t in reversed(range(decay.shape[1])):
         errors.append(delta[:, t] + decay[:, t] * errors[-1])
@@ -135,11 +135,11 @@ def loss_and_stats(policy: ActorQ, cfg: Config, batch: Batch, log_average: tf.Te
     rewards, log_mu, end_values = (tf.cast(batch[name], policy.dtype) for name in ("rewards", "log_mu", "end_values"))
     terminated, dones = batch["terminated"], batch["dones"]
     log_f, q = outputs(policy, batch)
-    values = tf.stop_gradient(tf.reduce_sum(tf.exp(log_f) * q, axis=-1))
+    values = tf.stop_gradient(expected(log_f, q))
     next_values = tf.where(dones & ~terminated, end_values, values[:, 1:])
     log_f, q, values = log_f[:, :-1], q[:, :-1], values[:, :-1]
     taken = tf.one_hot(batch["actions"], q.shape[-1], dtype=q.dtype)
-    f, q_a, log_rho = tf.exp(log_f), tf.reduce_sum(taken * q, axis=-1), tf.reduce_sum(taken * (log_f - log_mu), axis=-1)
+    f, q_a, log_rho = tf.exp(log_f), losses.pick(q, batch["actions"]), losses.pick(log_f - log_mu, batch["actions"])
 
     returns = tf.stop_gradient(retrace(rewards, q_a, next_values, tf.exp(log_rho), terminated, dones, cfg.gamma))
     g = truncated_gradient(log_f, log_mu, taken, returns - values, q - values[..., None], cfg.c)
@@ -147,13 +147,13 @@ def loss_and_stats(policy: ActorQ, cfg: Config, batch: Batch, log_average: tf.Te
     g -= cfg.ent_coef * (log_f + 1.0)  # the entropy's gradient by f
     k = -tf.exp(log_average) / (f + 1e-6)
     z = tf.stop_gradient(project(g, k, cfg.delta) if cfg.trust_region else g)
-    value_loss = 0.5 * tf.reduce_mean(tf.square(returns - q_a))
+    value_loss = tf.reduce_mean(losses.value_loss(q_a, returns))
     loss = cfg.q_coef * value_loss - tf.reduce_mean(tf.reduce_sum(z * f, axis=-1))
 
-    explained = 1 - tf.math.reduce_variance(returns - q_a) / tf.maximum(tf.math.reduce_variance(returns), 1e-12)
-    stats = [explained, -tf.reduce_mean(gain), value_loss, -tf.reduce_mean(tf.reduce_sum(f * log_f, axis=-1)),
-             tf.reduce_mean(tf.minimum(tf.exp(log_rho), cfg.c)), share(log_rho > math.log(cfg.c), q.dtype),
-             tf.reduce_mean(tf.reduce_sum(tf.exp(log_average) * (log_average - log_f), axis=-1)),
+    entropy = -tf.reduce_mean(tf.reduce_sum(f * log_f, axis=-1))
+    kl_average = tf.reduce_mean(tf.reduce_sum(tf.exp(log_average) * (log_average - log_f), axis=-1))
+    stats = [losses.explained_variance(q_a, returns), -tf.reduce_mean(gain), value_loss, entropy,
+             tf.reduce_mean(tf.minimum(tf.exp(log_rho), cfg.c)), share(log_rho > math.log(cfg.c), q.dtype), kl_average,
              share(tf.reduce_sum(k * g, axis=-1) > cfg.delta, q.dtype)]
     return loss, tf.stack(stats)
 

@@ -33,16 +33,15 @@ class Segments(NamedTuple):
     ends: Ends
 
 
-def segments_of(policy: ActorQ, rollout: Rollout, cut_is_death: bool = False) -> Segments:
-    """A policy's rollout of N environments as N segments. `cut_is_death` takes time limits for terminal states."""
-    terminated = rollout.dones if cut_is_death else rollout.terminated
+def segments_of(policy: ActorQ, rollout: Rollout) -> Segments:
+    """A policy's rollout of N environments as N segments."""
     data = {"obs": np.concatenate([rollout.obs, rollout.next_obs[-1:]]), "actions": rollout.actions,
-            "rewards": rollout.rewards.astype(np.float32), "terminated": terminated, "dones": rollout.dones,
+            "rewards": rollout.rewards.astype(np.float32), "terminated": rollout.terminated, "dones": rollout.dones,
             "log_mu": policy.log_probs(rollout.heads)}
     if rollout.states is not None:
         data["firsts"] = np.concatenate([rollout.firsts, np.zeros_like(rollout.firsts[:1])])
     data = {name: array.swapaxes(0, 1) for name, array in data.items()}
-    steps, envs = np.nonzero(rollout.dones & ~terminated)
+    steps, envs = np.nonzero(rollout.dones & ~rollout.terminated)
     states = np.empty((len(steps), 0), np.float32)
     if rollout.states is not None:
         data["states"], states = rollout.states[0], rollout.next_states[steps, envs]

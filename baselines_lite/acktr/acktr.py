@@ -37,19 +37,18 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """
     with Experiment("acktr", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
         kfac = Kfac(policy, comm, lambda batch: losses.actor_critic_loss(policy, batch, cfg.ent_coef, cfg.vf_coef),
                     lambda batch: log_likelihood(policy, cfg, batch), STATS, kfac_clip=cfg.kfac_clip,
                     momentum=cfg.momentum, stats_decay=cfg.stats_decay, damping=cfg.damping,
                     stats_every=cfg.stats_every, inverse_every=cfg.inverse_every, cold_iter=cfg.cold_iter,
                     max_grad_norm=cfg.max_grad_norm, examples=cfg.stats_examples, positions=cfg.stats_positions,
-                    asynchronous=cfg.asynchronous, rng=stream(run.seed, "kfac", noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+                    asynchronous=cfg.asynchronous, rng=stream(run.seed, "kfac", exp.noise_rank))
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             advs = standardize(advs, comm) if cfg.standardize_advs else advs
             rates = {"lr": cfg.lr(exp.remaining)}

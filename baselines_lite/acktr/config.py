@@ -12,11 +12,11 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     num_env: int = option(32, "environments per rank", low=1)
     nsteps: int = option(20, "steps per environment and update", low=1)
-    lam: float = option(1.0, "1: n-step returns; less: GAE's lambda", low=0, high=1)
+    lam: float = option(1.0, "GAE's lambda; 1: n-step returns", low=0, high=1)
     standardize_advs: bool = option(False, "standardise advantages over the batch")
     lr: Schedule = option(Schedule("linear:0.25"), "largest step along the natural gradient", low=0)
     kfac_clip: float = option(0.001, "bound on about twice the KL of an update, of each network", above=0)

@@ -30,7 +30,7 @@ class ActorQ(ActorCritic):
 
     def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         head = self.pi_head(pi_latent)
-        return head, tf.reduce_sum(tf.exp(self.pdtype.pd(head).log_probs) * self.vf_head(vf_latent), axis=-1)
+        return head, expected(self.pdtype.pd(head).log_probs, self.vf_head(vf_latent))
 
     def log_pi_and_q(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                      ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -41,3 +41,8 @@ class ActorQ(ActorCritic):
     def log_probs(self, heads: np.ndarray) -> np.ndarray:
         """log pi(a|s) of every action [..., K] by the policy head's outputs [..., K]."""
         return self.pdtype.pd(tf.constant(heads)).log_probs.numpy()
+
+
+def expected(log_pi: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
+    """sum_a pi(a|s) Q(s, a) [...] of log pi and Q, [..., K] each: V(s)."""
+    return tf.reduce_sum(tf.exp(log_pi) * q, axis=-1)

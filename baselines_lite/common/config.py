@@ -71,7 +71,7 @@ class RolloutConfig:
                           "module:function of one's own")
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
-    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
                              "'terminal' as the original, which takes a time limit for death",
                              choices=("bootstrap", "terminal"))
     streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
@@ -89,8 +89,8 @@ class RolloutConfig:
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
 
-    def check_budget(self, steps: int) -> None:
-        """Raises UserError if nothing would be trained in so many steps: whole updates, over all ranks."""
+    def check_budget(self, steps: int, ranks: int) -> None:
+        """Raises UserError if so many steps, whole updates over all ranks, are too few for what is wanted of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ReplayConfig:
     learning_starts: int = option(1000, "environment steps, over all ranks, before the first gradient step", low=1)
     gamma: float = option(0.99, "discount", low=0, high=1)
     network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
-    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its last observation, or "
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
                              "'terminal' as the original, which takes a time limit for death",
                              choices=("bootstrap", "terminal"))
 
@@ -123,8 +123,8 @@ class ReplayConfig:
             raise UserError(f"buffer_size={self.buffer_size} must be at least {least}: batch_size={self.batch_size}, "
                             f"and num_env={self.num_env} x nsteps={self.nsteps}")
 
-    def check_budget(self, steps: int) -> None:
-        """Raises UserError if nothing would be trained in so many steps: whole rows of the log, over all ranks."""
+    def check_budget(self, steps: int, ranks: int) -> None:
+        """Raises UserError if so many steps, whole rows of the log over all ranks, would train nothing."""
         if steps <= self.learning_starts:
             raise UserError(f"a budget of {steps} steps (num_timesteps, in whole rows of nsteps={self.nsteps} per "
                             f"environment) would train nothing: the first learning_starts={self.learning_starts} only "
@@ -174,8 +174,8 @@ def check_value_minibatches(config: Any) -> None:
 def check_natural(policy: Any) -> None:
     """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
     if policy.recurrent:
-        raise UserError(f"the network {policy.network} has a memory, which the natural gradient does not support here; "
-                        "use vpg, ppo1 or ppo2")
+        raise UserError(f"the network {policy.network} has a memory, which a natural gradient does not support here; "
+                        "use --network=mlp, or vpg, ppo1 or ppo2")
     if policy.vf_net is policy.pi_net:
         raise UserError("value_network=shared is not supported: fitting the value would move the policy out of its "
                         "trust region. Use value_network=copy")
@@ -457,7 +457,7 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
                         f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
-    config.check_budget(run.num_timesteps // total * total)
+    config.check_budget(run.num_timesteps // total * total, ranks)
     if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
                         "the schedules would end before the run")

@@ -39,7 +39,8 @@ class DeterministicPolicy(Policy):
         size = self.encoder.size
         self.pi_net, self.q_net = self.build(size, "pi"), self.build(size + self.num_actions, "q")
         if hasattr(self.pi_net, "state_size"):
-            raise UserError(f"the network {network} has a memory, which ddpg does not support; use mlp")
+            raise UserError(f"the network {network} has a memory, which ddpg does not support; use "
+                            "--network=mlp, or a2c or ppo2")
         self.pi_head = self._head(self.pi_net.out_size, self.num_actions, "pi_head")
         self.q_head = self._head(self.q_net.out_size, 1, "q_head")
         self._q = Compiled(self.q, xla=False, any_batch=True)

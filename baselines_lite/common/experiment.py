@@ -163,6 +163,11 @@ class Experiment:
         return rewards * self.run.reward_scale
 
     @property
+    def noise_rank(self) -> int:
+        """The rank whose streams of random numbers this one uses: its own, or 0 where streams='same' for all."""
+        return self.comm.rank if self.config.streams == "rank" else 0
+
+    @property
     def frame_stack(self) -> int:
         """How many frames a picture that the policy sees is a stack of: those of Atari's games, 1 elsewhere."""
         stacked = self.atari is not None and self.policy.encoder.picture_shape is not None

@@ -8,6 +8,11 @@ from baselines_lite.common.minibatch import Batch
 from baselines_lite.common.policy import ActorCritic
 
 
+def policy_gradient_loss(logp: tf.Tensor, advs: tf.Tensor) -> tf.Tensor:
+    """-log pi(a|s) A per sample [B]: down its gradient is along the policy gradient (Sutton et al. 2000)."""
+    return -logp * advs
+
+
 def surrogate(ratio: tf.Tensor, advs: tf.Tensor) -> tf.Tensor:
     """-r A per sample [B] (1707.06347, eq. 6), r = pi(a|s) / pi_old(a|s)."""
     return -ratio * advs
@@ -31,7 +36,7 @@ def actor_critic_loss(policy: ActorCritic, batch: Batch, ent_coef: float, vf_coe
     What a2c and acktr share (1602.01783, section 4). Advantages come as they are; the value's error is not halved.
     """
     pd, vpred = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
-    policy_loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    policy_loss = tf.reduce_mean(policy_gradient_loss(pd.logp(batch["actions"]), batch["advs"]))
     error = tf.reduce_mean(2 * value_loss(vpred, batch["returns"]))
     entropy = tf.reduce_mean(pd.entropy())
     return policy_loss - ent_coef * entropy + vf_coef * error, tf.stack([policy_loss, error, entropy])
@@ -69,6 +74,18 @@ def huber(errors: tf.Tensor) -> tf.Tensor:
     return tf.where(size <= 1.0, 0.5 * tf.square(errors), size - 0.5)
 
 
+def td_target(rewards: tf.Tensor, terminated: tf.Tensor, next_values: tf.Tensor, gamma: float) -> tf.Tensor:
+    """r + gamma (1 - terminated) V(s'), of any shape, in the dtype of next_values."""
+    alive = 1.0 - tf.cast(terminated, next_values.dtype)
+    return tf.cast(rewards, next_values.dtype) + gamma * alive * next_values
+
+
+def explained_variance(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """1 - Var[targets - predictions] / Var[targets] []: 1 perfect, 0 no better than a constant."""
+    total, left = tf.math.reduce_variance(targets), tf.math.reduce_variance(targets - predictions)
+    return 1.0 - left / tf.maximum(total, 1e-12)
+
+
 def pick(table: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """The element of each row of a table [B, K] at a column [B]: [B]. By one-hots, which XLA and gradients prefer."""
+    """The elements of a table [..., K] at columns [...]: [...]. By one-hots, which XLA and gradients prefer."""
     return tf.reduce_sum(table * tf.one_hot(columns, table.shape[-1], dtype=table.dtype), axis=-1)

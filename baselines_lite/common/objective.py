@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common import losses
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.distributions import Categorical, Pd
 from baselines_lite.common.flat import at, get_flat, set_flat
@@ -94,7 +95,7 @@ class PolicyObjective:
     def _surrogate(self, pd: Pd, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         ratio = tf.exp(pd.logp(batch["actions"]) - batch["logp"])
         entropy = tf.reduce_mean(pd.entropy())
-        return tf.reduce_mean(ratio * batch["advs"]) + self.ent_coef * entropy, entropy
+        return -tf.reduce_mean(losses.surrogate(ratio, batch["advs"])) + self.ent_coef * entropy, entropy
 
     def _gradient_at(self, theta: tf.Tensor, batch: Batch) -> tf.Tensor:
         with tf.GradientTape() as tape:

@@ -36,7 +36,8 @@ class QPolicy(Policy):
         self.num_actions = self.pdtype.head_size
         self.net = self.build(self.encoder.size, "q")
         if hasattr(self.net, "state_size"):
-            raise UserError(f"the network {network} has a memory, which deepq does not support; use a2c, acer or ppo2")
+            raise UserError(f"the network {network} has a memory, which deepq does not support; use "
+                            "--network=mlp, or a2c, acer or ppo2")
         sizes = Sizes(hiddens).layers if hiddens else []
         self.a_head = self._head(sizes, self.num_actions, "a_head" if dueling else "q_head")
         self.v_head = self._head(sizes, 1, "v_head") if dueling else None

@@ -61,9 +61,9 @@ Rows = dict[str, np.ndarray]  # arrays [T, N, ...] by name: T steps of N environ
 class Collector:
     """Steps a VectorEnv with a policy, `nsteps` steps at a time, carrying on where the last rollout ended.
 
-    Reset seeds come from (seed, rank); action noise from (seed, noise_rank). Statistics are merged over `comm`'s ranks
-    after each rollout unless `merge` is False. `shape_rewards` makes the rewards to train on from raw ones; one that is
-    not finite raises UserError on all ranks.
+    Reset seeds come from (seed, rank); action noise from (seed, noise_rank). `shape_rewards` makes the rewards to train
+    on from raw ones; one that is not finite raises UserError on all ranks. `cut_is_death` takes time limits for
+    terminal states. Statistics are merged over `comm`'s ranks after each rollout unless `merge` is False.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
 
@@ -74,22 +74,22 @@ class Collector:
 
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
 
-    def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0, rank: int = 0,
-                 noise_rank: int | None = None, merge: bool = True,
+    def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0,
+                 noise_rank: int | None = None, merge: bool = True, cut_is_death: bool = False,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
         self.venv, self.policy, self.comm = venv, policy, comm
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
-        self.shape_rewards = shape_rewards
+        self.shape_rewards, self._cut_is_death = shape_rewards, cut_is_death
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
         self._tracker = EpisodeTracker(self.num_env)
-        self._noise = stream(seed, "noise", rank if noise_rank is None else noise_rank)
-        self._seeds = env_seeds(seed, rank, self.num_env)
+        self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
+        self._seeds = env_seeds(seed, comm.rank, self.num_env)
         self._start = time.perf_counter()
         self._time_env, self._complaint = 0.0, ""
         normalize = policy.normalize
         if (normalize.obs is not None or normalize.ret is not None) and (normalize.obs or normalize.ret).count == 0:
-            self._warm_up(stream(seed, "warm up", rank))
+            self._warm_up(stream(seed, "warm up", comm.rank))
         self._reset()
 
     def _reset(self) -> None:
@@ -116,6 +116,8 @@ class Collector:
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
         normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
+        if self._cut_is_death:
+            rows["terminated"] = rows["dones"]
         end = clock()
         episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
         if beyond is not None:
@@ -219,7 +221,7 @@ class Collector:
         if not len(envs):
             return []
         if "final_obs" not in infos:
-            self._complaint = ("the vector environment cut an episode off without giving its last observation in "
+            self._complaint = ("the vector environment cut an episode off without giving its final observation in "
                                "infos['final_obs'], as SAME_STEP mode demands")
             return []
         memory = (self._state[envs], np.zeros(len(envs), bool)) if self.policy.recurrent else ()

@@ -20,8 +20,8 @@ class Config(ReplayConfig):
     batch_size: int = option(100, "transitions per gradient step and rank", low=1)
     learning_starts: int = option(1000, "environment steps, over all ranks, with random actions and no training", low=1)
     tau: float = option(0.005, "target networks move this share of the way at each gradient step", above=0, high=1)
-    actor_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate of the policy", low=0)
-    critic_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate of the action values", low=0)
+    actor_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the policy", low=0)
+    critic_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the action values", low=0)
     critic_l2_reg: float = option(0.0, "weight of half the squared hidden weights of the action values", low=0)
     max_grad_norm: float | None = option(None, "the averaged gradient is scaled down to this norm; none: off", above=0)
     noise: str = option("gaussian", "exploration: 'gaussian' or 'ou' (correlated in time) noise on the actions, "

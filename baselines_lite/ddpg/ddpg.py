@@ -3,7 +3,8 @@
     for each round:
         act by pi(s) plus noise for nsteps steps; store (s, a, r, s', terminated) in the replay buffer
         train_steps times: draw a minibatch;  y = r + gamma (1 - terminated) Q'(s', pi'(s'))
-            theta <- an Adam step on  mean (Q(s, a) - y)^2  for Q and on  -mean Q(s, pi(s))  for pi, averaged over ranks
+            theta <- one Adam step on  mean (Q(s, a) - y)^2  for Q and on  -mean Q(s, pi(s))  for pi,
+                     its gradient averaged over ranks
             theta' <- theta' + tau (theta - theta')
 """
 
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common import losses
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
@@ -35,7 +37,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> D
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
     `common.config.RunOptions` (seed, log_path, save_path, ...), of `ddpg.Config`, and of the network. Raises UserError
-    for options that cannot be meant and spaces that are not supported.
+    for options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
     """
     with Experiment("ddpg", Config, PRESETS, env, total_timesteps, options, make_policy=deterministic_policy,
                     make_buffer=replay_buffer) as exp:
@@ -52,11 +54,12 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> D
             if policy.normalize.obs is not None:
                 policy.normalize.update_obs(buffer.latest(cfg.nsteps), comm)
             stats = dict.fromkeys(STATS, float("nan"))
+            rates = {"actor_lr": cfg.actor_lr(exp.remaining), "critic_lr": cfg.critic_lr(exp.remaining)}
             if exp.total_timesteps + exp.batch > cfg.learning_starts:
                 batches = draw(buffer, policy, rng, cfg.train_steps, cfg.batch_size)
-                stats = update(batches, cfg.actor_lr(exp.remaining), cfg.critic_lr(exp.remaining))
+                stats = update(batches, *rates.values())
                 exploration.adapt(batches.obs[0], comm)
-            exp.log(collector.drain(), {**stats, **update.figures, **exploration.figures})
+            exp.log(collector.drain(), {**stats, **update.figures, **exploration.figures, **rates})
         return policy
 
 
@@ -171,8 +174,7 @@ class Update:
         mean, std = (tf.cast(x, dtype) for x in (state.returns.mean, state.returns.std))
         with self.parts.at(policy, state.target):
             q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs))
-        alive = 1.0 - tf.cast(batch.terminated, dtype)
-        y = tf.cast(batch.rewards, dtype) + cfg.gamma * alive * (mean + std * q_next)
+        y = losses.td_target(batch.rewards, batch.terminated, mean + std * q_next, cfg.gamma)
         with tf.GradientTape() as tape:
             tape.watch(theta)
             with self.parts.at(policy, theta):
@@ -184,9 +186,9 @@ class Update:
             errors = q - (y - mean) / std
             value_loss = tf.reduce_mean(tf.square(errors))
             loss = policy_loss + value_loss + cfg.critic_l2_reg * sum(tf.nn.l2_loss(w) for w in weights)
-        explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y) / std**2, 1e-12)
         entropy = tf.constant(float("nan"), dtype)  # a deterministic policy has none
-        figures = [explained, policy_loss, value_loss, entropy, tf.reduce_mean(mean + std * q),
+        raw = mean + std * q
+        figures = [losses.explained_variance(raw, y), policy_loss, value_loss, entropy, tf.reduce_mean(raw),
                    tf.reduce_mean(y - mean), tf.reduce_mean(tf.square(y - mean))]
         return tape.gradient(loss, theta), tf.stack(figures)
 

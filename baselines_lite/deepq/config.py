@@ -13,7 +13,7 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ReplayConfig):
-    """Counts are per rank unless they say otherwise; exploration and schedules go by the global steps."""
+    """Counts are per rank unless they say otherwise; schedules and epsilon go by the global steps."""
 
     nsteps: int = option(100, "steps of every environment between two rows of the log; a multiple of train_freq", low=1)
     train_freq: int = option(1, "steps of every environment between two gradient steps", low=1)

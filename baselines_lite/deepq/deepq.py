@@ -3,7 +3,7 @@
     for each step:
         act epsilon-greedily by Q; store (s, a, r, s', terminated) in the replay buffer
         every train_freq steps: draw a minibatch;  y = r + gamma (1 - terminated) Q'(s', argmax_a Q(s', a))
-            theta <- one Adam step on  mean w Huber(Q(s, a) - y),  averaged over ranks
+            theta <- one Adam step on  mean w Huber(Q(s, a) - y),  its gradient averaged over ranks
         every target_network_update_freq steps: Q' <- Q
 """
 
@@ -37,7 +37,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
     `common.config.RunOptions` (seed, log_path, save_path, ...), of `deepq.Config`, and of the network. Raises UserError
-    for options that cannot be meant and spaces that are not supported.
+    for options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
     """
     with Experiment("deepq", Config, PRESETS, env, total_timesteps, options, make_policy=q_policy,
                     make_buffer=replay_buffer) as exp:
@@ -50,17 +50,18 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
         rng, steps = stream(run.seed, "replay", comm.rank), cfg.train_freq * cfg.num_env * comm.size
         done = 0  # environment steps over all ranks
         while not exp.finished:
-            found = []
+            found, rates = [], {"lr": cfg.lr(exp.remaining)}
             for _ in range(cfg.nsteps // cfg.train_freq):
                 collector.collect(cfg.train_freq, explorer.actor(exploration(cfg, done / exp.horizon)))
                 done += steps
                 if done > cfg.learning_starts:
-                    found.append(update(buffer, rng, cfg.lr(exp.remaining), 1.0 - done / exp.horizon))
+                    found.append(update(buffer, rng, rates["lr"], 1.0 - done / exp.horizon))
                     explorer.adapt(buffer)
                 if done // cfg.target_network_update_freq > (done - steps) // cfg.target_network_update_freq:
                     update.copy_to_target()
             update.sync()
-            exp.log(collector.drain(), figures(found) | explorer.figures | {"gradient_steps": float(len(found))})
+            stats = figures(found) | explorer.figures | {"gradient_steps": float(len(found))} | rates
+            exp.log(collector.drain(), stats)
         return policy
 
 
@@ -225,9 +226,8 @@ def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf
     q = losses.pick(policy.q(features_of(policy, batch.obs)), batch.actions)
     errors = q - y
     loss = tf.reduce_mean(weights * losses.huber(errors))
-    explained = 1 - tf.math.reduce_variance(errors) / tf.maximum(tf.math.reduce_variance(y), 1e-12)
     nothing = tf.constant(float("nan"), loss.dtype)  # there is no loss of a policy
-    return loss, errors, tf.stack([explained, nothing, loss, tf.reduce_mean(q)])
+    return loss, errors, tf.stack([losses.explained_variance(q, y), nothing, loss, tf.reduce_mean(q)])
 
 
 def td_targets(rewards: tf.Tensor, terminated: tf.Tensor, q_next: tf.Tensor, chooser: tf.Tensor, gamma: float
@@ -236,8 +236,7 @@ def td_targets(rewards: tf.Tensor, terminated: tf.Tensor, q_next: tf.Tensor, cho
 
     chooser = Q: double Q-learning (van Hasselt et al. 2016, 1509.06461, eq. 4); chooser = Q': the plain maximum.
     """
-    alive = 1.0 - tf.cast(terminated, q_next.dtype)
-    return tf.cast(rewards, q_next.dtype) + gamma * alive * losses.pick(q_next, tf.argmax(chooser, axis=-1))
+    return losses.td_target(rewards, terminated, losses.pick(q_next, tf.argmax(chooser, axis=-1)), gamma)
 
 
 def features_of(policy: QPolicy, obs: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ EXPLICIT_LIMIT = 6_000  # policy parameters: a float32 matrix of 6,000 x 6,000 t
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     step_kl: float = option(0.01, "KL(old || new) of a step by its quadratic model, nats: delta", above=0)

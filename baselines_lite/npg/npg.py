@@ -40,24 +40,24 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """
     with Experiment("npg", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
         objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
                                     num_env=cfg.num_env)
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                   lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
-        shuffle = stream(run.seed, "shuffle", noise_rank)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        shuffle = stream(run.seed, "shuffle", exp.noise_rank)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, logp=policy.logp(rollout.heads, rollout.actions),
                                  advs=standardize(advs, comm), returns=returns)
             stats = natural_step(objective, objective.load(data), cfg)
             minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
-            stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
+            rates = {"vf_lr": cfg.vf_lr(exp.remaining)}
+            stats |= value_steps(data, minibatches, rates["vf_lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 
@@ -78,7 +78,7 @@ def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> 
         theta = theta + (np.sqrt(2 * cfg.step_kl / curvature) * d).astype(theta.dtype)
         objective.assign(theta)
     return {"policy_loss": objective.policy_loss(start), "entropy": start.entropy, "kl": objective.point(theta).kl,
-            "gradient_norm": float(np.linalg.norm(g)), "residual": residual, "step_taken": float(taken)}
+            "grad_norm": float(np.linalg.norm(g)), "residual": residual, "step_taken": float(taken)}
 
 
 def solve(matrix: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, float]:

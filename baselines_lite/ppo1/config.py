@@ -12,7 +12,7 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     objective: str = option("clip", "'clip' the ratio, or penalise the KL: 'kl_adaptive' or 'kl_fixed'",
                             choices=("clip", "kl_adaptive", "kl_fixed"))

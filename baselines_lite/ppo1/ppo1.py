@@ -1,11 +1,11 @@
-"""PPO with a clipped or a KL-penalised objective (Schulman et al. 2017, 1707.06347), data-parallel on MPI processes.
+"""PPO with a clipped or a KL-penalised objective (Schulman et al. 2017, 1707.06347).
 
     for each update:
         collect nsteps steps of every environment with pi_old
         advs, returns = GAE(rewards, values)
         for noptepochs epochs, for each minibatch:
-            theta <- Adam step on  L - ent_coef H + vf_coef (V - R)^2,  its gradient averaged over ranks
-                     L = -mean min(r A, clip(r) A)   or   -mean(r A) + beta KL(pi_old || pi)
+            theta <- one Adam step on  L - ent_coef H + vf_coef (V - R)^2,  its gradient averaged over ranks
+                         L = -mean min(r A, clip(r) A)   or   -mean(r A) + beta KL(pi_old || pi)
         kl_adaptive: beta doubles where the KL came out above 1.5 target_kl, halves where it is below target_kl / 1.5
 """
 
@@ -42,15 +42,15 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """
     with Experiment("ppo1", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
-        adam = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
-        update = Update(policy, adam, cfg, comm, stream(run.seed, "shuffle", noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        optimizer = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
+                            max_grad_norm=cfg.max_grad_norm)
+        update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             stats = update(rollout, standardize(advs, comm), returns, exp.remaining)
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
@@ -89,11 +89,12 @@ def adapted(beta: float, kl: float, cfg: Config) -> float:
 class Update:
     """All epochs and minibatches of one update, and the weight of the KL."""
 
-    def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
+    def __init__(self, policy: ActorCritic, optimizer: MpiAdam, cfg: Config, comm: Comm,
+                 rng: np.random.Generator) -> None:
         self.policy, self.cfg, self.comm, self.rng, self.beta = policy, cfg, comm, rng, cfg.kl_coef
         self.length = cfg.sequence_length() if policy.recurrent else 1
         self.minibatches = Minibatches(
-            policy, adam, lambda batch, rates: loss_and_stats(policy, cfg, batch, rates[0], rates[1]), STATS)
+            policy, optimizer, lambda batch, rates: loss_and_stats(policy, cfg, batch, rates[0], rates[1]), STATS)
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used.

@@ -13,7 +13,7 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
     noptepochs: int = option(4, "passes over each batch", low=1)

@@ -4,7 +4,7 @@
         collect nsteps steps of every environment with pi_old
         advs, returns = GAE(rewards, values)
         for noptepochs epochs, for each minibatch:
-            theta <- Adam step on  L_clip - ent_coef H + vf_coef L_vf,  its gradient averaged over ranks
+            theta <- one Adam step on  L_clip - ent_coef H + vf_coef L_vf,  its gradient averaged over ranks
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, target_return, ...), of `ppo2.Config`, and of the network.
-    Raises UserError for options that cannot be meant and spaces that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `ppo2.Config`, and of the network. Raises UserError
+    for options that cannot be meant and spaces that are not supported.
     """
     with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
-        adam = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
-        update = Update(policy, adam, cfg, comm, stream(run.seed, "shuffle", noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        optimizer = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
+                            max_grad_norm=cfg.max_grad_norm)
+        update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             stats = update(rollout, advs, returns, exp.remaining)
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
@@ -75,12 +75,13 @@ def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch, cliprange: tf
 class Update:
     """All epochs and minibatches of one update."""
 
-    def __init__(self, policy: ActorCritic, adam: MpiAdam, cfg: Config, comm: Comm, rng: np.random.Generator) -> None:
+    def __init__(self, policy: ActorCritic, optimizer: MpiAdam, cfg: Config, comm: Comm,
+                 rng: np.random.Generator) -> None:
         self.policy, self.cfg, self.rng = policy, cfg, rng
         self.moments_comm = comm if cfg.adv_moments == "global" else Comm()
         self.length = cfg.sequence_length() if policy.recurrent else 1
         self.minibatches = Minibatches(
-            policy, adam, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS,
+            policy, optimizer, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS,
             stop_at=None if cfg.target_kl is None else ("approxkl", 1.5 * cfg.target_kl))
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:

@@ -12,15 +12,15 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     max_kl: float = option(0.01, "largest mean KL(old || new) of an update, nats: delta", above=0)
     penalty_coef: float | None = option(None, "penalise the KL with this fixed coefficient instead of bounding it by "
                                         "max_kl; none: bound it", above=0)
     cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
-    cg_damping: float = option(0.1, "added to the Fisher matrix's diagonal", low=0)
-    fisher_every: int = option(5, "use every so manieth sample for Fisher-vector products", low=1)
+    cg_damping: float = option(0.1, "added to the Fisher matrix's diagonal before it is inverted", low=0)
+    fisher_every: int = option(5, "use every so manieth sample for the Fisher matrix", low=1)
     backtracks: int = option(10, "points that the line search tries", low=1)
     shrink: float = option(0.8, "each is so much nearer than the last", above=0, high=1)
     accept_ratio: float = option(0.1, "least improvement, as a fraction of what the gradient promises", low=0)

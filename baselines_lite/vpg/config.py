@@ -12,7 +12,7 @@ from baselines_lite.common.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
-    """Counts are per rank; schedules are functions of the global steps."""
+    """Counts are per rank; schedules go by the global steps."""
 
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     lr: Schedule = option(Schedule("3e-4"), "Adam's learning rate for the policy", low=0)

@@ -3,7 +3,7 @@
     for each update:
         collect nsteps steps of every environment with pi
         advs, returns = GAE(rewards, values)
-        theta <- one Adam step along  mean(grad log pi(a|s) A) + ent_coef grad H,  averaged over ranks
+        theta <- one Adam step on  -mean(log pi(a|s) A) - ent_coef H,  its gradient averaged over ranks
         fit V to the returns by minibatch Adam
 """
 
@@ -34,25 +34,25 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """
     with Experiment("vpg", Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        noise_rank = comm.rank if cfg.streams == "rank" else 0
         policy_step = Minibatches(policy, MpiAdam(policy.pi_variables, comm),
                                   lambda batch, _: policy_loss(policy, cfg, batch), ("policy_loss", "entropy"))
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                   lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
-        shuffle = stream(run.seed, "shuffle", noise_rank)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, rank=comm.rank, noise_rank=noise_rank,
-                              merge=cfg.statistics == "global", shape_rewards=exp.shape_rewards)
+        shuffle = stream(run.seed, "shuffle", exp.noise_rank)
+        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
+                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                              merge=cfg.statistics == "global")
         length = cfg.nsteps if policy.recurrent else 1
         count = cfg.nbatch // length
         while not exp.finished:
             rollout = collector.collect()
-            terminated = rollout.dones if cfg.time_limit == "terminal" else rollout.terminated
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, terminated, rollout.dones,
+            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, length, advs=standardize(advs, comm), returns=returns)
-            stats = policy_step(data, None, cfg.lr(exp.remaining))
+            rates = {"lr": cfg.lr(exp.remaining), "vf_lr": cfg.vf_lr(exp.remaining)}
+            stats = policy_step(data, None, rates["lr"])
             minibatches = shuffled(shuffle, count, cfg.vf_iters, min(cfg.vf_minibatches, count))
-            stats |= value_steps(data, minibatches, cfg.vf_lr(exp.remaining))
+            stats |= value_steps(data, minibatches, rates["vf_lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 
@@ -60,6 +60,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
 def policy_loss(policy: ActorCritic, cfg: Config, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     """-mean(log pi(a|s) A) - ent_coef H, whose gradient is minus the policy gradient; and its figures."""
     pd, _ = policy.evaluate(batch["obs"], batch.get("states"), batch.get("firsts"))
-    loss = -tf.reduce_mean(pd.logp(batch["actions"]) * batch["advs"])
+    loss = tf.reduce_mean(losses.policy_gradient_loss(pd.logp(batch["actions"]), batch["advs"]))
     entropy = tf.reduce_mean(pd.entropy())
     return loss - cfg.ent_coef * entropy, tf.stack([loss, entropy])

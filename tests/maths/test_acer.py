@@ -285,10 +285,10 @@ def test_pictures_that_are_no_stack_are_not_taken_for_one():
         unstack(obs)
 
 
-def collected(network, count, **options):
+def collected(network, count, cut_is_death=False, **options):
     policy = ActorQ(VECTOR, CHOICE, network=network, seed=0, **options)
     policy.pi_head.w.assign(policy.pi_head.w * 50)
-    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm())
+    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm(), cut_is_death=cut_is_death)
     return policy, [collector.collect() for _ in range(count)]
 
 
@@ -338,15 +338,18 @@ def test_every_environment_draws_from_its_own_ring():
 def test_a_buffer_that_memory_cannot_hold_is_refused_before_training(monkeypatch, tmp_path):
     options = dict(num_env=2, nsteps=8, log_path=str(tmp_path / "log"), print_interval=1e9)
     with pytest.raises(UserError, match=r"needs \d+\.\d GB here"):
-        acer.learn("CartPole-v1", 64, buffer_size=10**11, **options)
+        acer.learn("CartPole-v1", 64, buffer_size=10**11, replay_start=8, **options)
     assert not (tmp_path / "log").exists()
 
 
 def test_time_limits_can_be_taken_for_deaths():
-    policy, (rollout,) = collected("mlp", 1)
-    segments = segments_of(policy, rollout, cut_is_death=True)
+    policy, (rollout,) = collected("mlp", 1, cut_is_death=True)
+    segments = segments_of(policy, rollout)
     np.testing.assert_array_equal(segments.data["terminated"], rollout.dones.T)
-    assert not len(segments.ends.steps) and (rollout.dones & ~rollout.terminated).any()
+    assert not len(segments.ends.steps)
+    _, (other,) = collected("mlp", 1)
+    np.testing.assert_array_equal(rollout.dones, other.dones)
+    assert (other.dones & ~other.terminated).any()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 3.0])
@@ -362,6 +365,14 @@ def test_as_many_batches_are_replayed_as_the_ratio_says_once_there_is_enough(rat
     assert replays[:9] == [0] * 9  # of 8 steps of each environment
     assert abs(np.mean(replays[9:]) - ratio) <= 4 * np.sqrt(ratio / 91)  # four deviations of a Poisson mean
     assert len(updates) == 100 + sum(replays)
+
+
+def test_a_budget_in_which_nothing_would_be_replayed_is_refused():
+    config = Config(num_env=4, replay_start=100)
+    config.check_budget(801, ranks=2)
+    with pytest.raises(UserError, match=r"would replay nothing: the first replay_start=100 .* 800 of all"):
+        config.check_budget(800, ranks=2)
+    Config(replay_ratio=0).check_budget(1, ranks=1)
 
 
 @pytest.mark.parametrize("options", [dict(buffer_size=19), dict(buffer_size=100, replay_start=101)])
