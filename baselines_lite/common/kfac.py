@@ -287,8 +287,8 @@ class Kfac:
         """One update on a batch; returns the stats' means over ranks and KFAC's own figures.
 
         `kfac_kl` is the KL of the step without momentum, to second order, and `kfac_nu` what made it so: of the policy
-        where the value has a network of its own. A gradient, a step, statistics or inverses
-        that are not finite are left out, on all ranks: `kfac_skipped` counts them, and a warning tells of the first.
+        where the value has a network of its own. A gradient, a step, statistics or inverses that are not finite are
+        left out, on all ranks: `kfac_skipped` counts them, and a warning tells of the first.
         """
         self.updates += 1
         flawless = not self.skipped

@@ -116,7 +116,7 @@ class Conv(tf.Module):
         self.stride, self.padding, self.scale, self.compute = stride, padding, scale, compute or dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        w = tf.cast(self.w * tf.cast(self.scale, self.w.dtype), self.compute)
+        w = tf.cast(self.w * tf.constant(self.scale, self.w.dtype), self.compute)
         y = tf.nn.bias_add(tf.nn.conv2d(x, w, self.stride, self.padding), tf.cast(self.b, self.compute))
         return _noted(self, x, y)
 
