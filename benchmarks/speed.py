@@ -98,9 +98,9 @@ WORKLOADS = {
                              "a2c-pong-16-20", pixels=True),
     "deepq-pong-1": Workload(
         "deepq", PONG, 1, 6_000, 2_000, 2.0,
-        dict(network="cnn", hiddens="none", dueling=False, double_q=False, batch_size=32, train_freq=4, nsteps=500,
-             buffer_size=10_000, learning_starts=1000, target_network_update_freq=1000, lr="1e-4",
-             exploration_initial_eps=0.05, exploration_final_eps=0.05),
+        dict(network="cnn", hiddens="none", dueling=False, double_q=False, prioritized_replay=False, batch_size=32,
+             train_freq=4, nsteps=500, buffer_size=10_000, learning_starts=1000, target_network_update_freq=1000,
+             lr="1e-4", exploration_initial_eps=0.05, exploration_final_eps=0.05),
         "DQN", dict(buffer_size=10_000, learning_starts=1000, batch_size=32, train_freq=4, gradient_steps=1,
                     exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000,
                     learning_rate=1e-4),

@@ -49,9 +49,9 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "classic_control": dict(num_hidden=256, activation="relu", hiddens=None, dueling=False, lr="linear:1e-3",
                                 batch_size=128, buffer_size=100_000, train_freq=2, target_network_update_freq=250,
                                 reward_scale=0.02, prioritized_replay=True, exploration_final_eps=0.01),
-        "atari": dict(network="cnn", hiddens=None, dueling=True, lr="1e-4", adam_epsilon=1e-4, train_freq=4,
-                      nsteps=1000, buffer_size=1_000_000, learning_starts=10_000, target_network_update_freq=1000,
-                      exploration_fraction=0.1, exploration_final_eps=0.01),
+        "atari": dict(network="cnn", hiddens=None, dueling=True, lr="1e-4", train_freq=4, nsteps=1000,
+                      buffer_size=1_000_000, learning_starts=10_000, target_network_update_freq=1000,
+                      exploration_final_eps=0.01, prioritized_replay=True),
     },
     "baselines": {
         "all": dict(gamma=1.0, time_limit="terminal"),
