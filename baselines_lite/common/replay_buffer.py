@@ -14,7 +14,7 @@ from baselines_lite.common.memory import require
 
 
 class Transitions(NamedTuple):
-    """B transitions. Stacked observations are [B, stack, ...], oldest frame first; others [B, ...]."""
+    """B transitions. Stacked observations are [B, ..., stack], oldest frame first; others [B, ...]."""
 
     obs: np.ndarray
     actions: np.ndarray  # [B, ...]
@@ -111,9 +111,11 @@ class ReplayBuffer:
     def _observations(self, index: Index) -> np.ndarray:
         if self.stack == 1:
             return self._frames[index]
-        back = np.arange(self.stack - 1, -1, -1)
-        obs = self._frames[(index.slots[:, None] - back) % self._slots, index.envs[:, None]]
-        obs[back > self._ages[index][:, None]] = 0
+        obs = np.empty((len(index.slots), *self._frames.shape[2:], self.stack), self._frames.dtype)
+        ages = self._ages[index]
+        for back in range(self.stack):  # frame by frame: several times faster than a copy of a transposed array
+            obs[..., -1 - back] = self._frames[(index.slots - back) % self._slots, index.envs]
+            obs[ages < back, ..., -1 - back] = 0
         return obs
 
     def latest(self, steps: int) -> np.ndarray:

@@ -107,11 +107,10 @@ class ReplayCollector:
         return self.num_env - int(dead.sum())
 
     def _finals(self, obs: object) -> np.ndarray:
-        """Last observations as the buffer holds them: features before normalisation, stacked frames first."""
+        """Last observations as the buffer gives them: features before normalisation."""
         if self.policy.normalize.obs is not None:
             return self.policy.encoder.vector(obs).astype(np.float32)
-        features = self.policy.features(obs)
-        return features if self.buffer.stack == 1 else np.moveaxis(features, -1, 1)
+        return self.policy.features(obs)
 
     def drain(self) -> Experience:
         """What happened since the last call. Raises UserError on all ranks after a reward that is not finite.

@@ -143,9 +143,8 @@ class NoisyExplorer(Explorer):
     def adapt(self, buffer: ReplayBuffer) -> None:
         self.update.sync()
         obs = buffer[buffer.sample(self._rng, self._batch_size)].obs
-        features = features_of(self.policy, tf.constant(obs)).numpy()
-        q = self.update.q(features) / self._unit
-        self.noise.adapt(lambda: mean_kl(q, self.noise.perturbed.q_function()(features) / self._unit),
+        q = self.update.q(obs) / self._unit
+        self.noise.adapt(lambda: mean_kl(q, self.noise.perturbed.q_function()(obs) / self._unit),
                          -np.log(1 - self._epsilon + self._epsilon / self.policy.num_actions))
 
     @property
@@ -210,7 +209,7 @@ class Update:
                  ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
         """(gradient, FIGURES, errors Q - y [B]) at the parameters theta, with those of the target network."""
         with self.optimizer.parts.at(self.policy, target):
-            q_next = self.policy.q(features_of(self.policy, batch.next_obs))
+            q_next = self.policy.q(batch.next_obs)
         with tf.GradientTape() as tape:
             tape.watch(theta)
             with self.optimizer.parts.at(self.policy, theta):
@@ -221,9 +220,9 @@ class Update:
 def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf.Tensor, q_next: tf.Tensor
                    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The weighted loss, the errors Q(s, a) - y [B] and FIGURES; q_next: the target network's Q(s', .)."""
-    chooser = policy.q(features_of(policy, batch.next_obs)) if cfg.double_q else q_next
+    chooser = policy.q(batch.next_obs) if cfg.double_q else q_next
     y = tf.stop_gradient(td_targets(batch.rewards, batch.terminated, q_next, chooser, cfg.gamma))
-    q = losses.pick(policy.q(features_of(policy, batch.obs)), batch.actions)
+    q = losses.pick(policy.q(batch.obs), batch.actions)
     errors = q - y
     loss = tf.reduce_mean(weights * losses.huber(errors))
     nothing = tf.constant(float("nan"), loss.dtype)  # there is no loss of a policy
@@ -237,9 +236,3 @@ def td_targets(rewards: tf.Tensor, terminated: tf.Tensor, q_next: tf.Tensor, cho
     chooser = Q: double Q-learning (van Hasselt et al. 2016, 1509.06461, eq. 4); chooser = Q': the plain maximum.
     """
     return losses.td_target(rewards, terminated, losses.pick(q_next, tf.argmax(chooser, axis=-1)), gamma)
-
-
-def features_of(policy: QPolicy, obs: tf.Tensor) -> tf.Tensor:
-    """Features [B, ...] of observations as a replay buffer holds them: [B, stack, height, width] if stacked."""
-    stacked = len(obs.shape) == 4 and obs.shape[1:] != policy.encoder.shape
-    return tf.transpose(obs, [0, 2, 3, 1]) if stacked else obs

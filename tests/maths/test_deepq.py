@@ -16,7 +16,7 @@ from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.q_policy import QPolicy
 from baselines_lite.common.replay_buffer import Transitions
 from baselines_lite.deepq.config import Config
-from baselines_lite.deepq.deepq import Update, exploration, features_of, mean_kl, td_targets
+from baselines_lite.deepq.deepq import Update, exploration, mean_kl, td_targets
 
 BOX, THREE = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(3, start=5)
 
@@ -119,12 +119,6 @@ def test_acting_follows_the_updates_before_the_policy_does(network):
     update.sync()
     np.testing.assert_allclose(after, policy.q_function()(obs), atol=1e-5)
     assert np.abs(after - before).min() > 1e-3
-
-
-def test_stacked_frames_become_pictures():
-    policy = QPolicy(gym.spaces.Box(0, 255, (4, 84, 84), np.uint8), THREE, network="cnn_small")
-    frames = np.random.default_rng(0).integers(256, size=(2, 4, 84, 84), dtype=np.uint8)
-    np.testing.assert_array_equal(features_of(policy, tf.constant(frames)), policy.features(frames))
 
 
 def test_parameter_noise_leaves_layer_norm_and_finds_its_strength():

@@ -17,8 +17,8 @@ class Games:
 
     def __init__(self, num_env, stack, rng):
         self.N, self.rng = num_env, rng
-        self.obs = np.zeros((num_env, stack, 3), np.uint8)
-        self.obs[:, -1] = self.frames()
+        self.obs = np.zeros((num_env, 3, stack), np.uint8)
+        self.obs[..., -1] = self.frames()
 
     def frames(self):
         return self.rng.integers(1, 256, size=(self.N, 3), dtype=np.uint8)
@@ -29,10 +29,10 @@ class Games:
         actions, rewards = rng.integers(9, size=N), rng.integers(-3, 4, size=N).astype(np.float32)
         fresh, dead = rng.random(N) < 0.1, rng.random(N) < 0.05
         terminated = fresh & (rng.random(N) < 0.5) | (rng.random(N) < 0.05)  # also without a reset: a lost life
-        after = np.concatenate([before[:, 1:], frames[:, None]], axis=1)
+        after = np.concatenate([before[..., 1:], frames[..., None]], axis=-1)
         seen = after.copy()
         seen[fresh] = 0
-        seen[fresh, -1] = frames[fresh]
+        seen[fresh, :, -1] = frames[fresh]
         # A cut episode's last observation need not be the one before, shifted.
         finals = {int(n): rng.integers(1, 256, size=before.shape[1:], dtype=np.uint8)
                   for n in np.flatnonzero(fresh & ~terminated)}
@@ -49,13 +49,13 @@ def test_frames_stored_once_give_back_what_storing_everything_does(stack, size, 
     games = Games(num_env, stack, rng)
     example = np.zeros(3, np.uint8)
     buffer = ReplayBuffer(size, num_env, example, ACTION, stack=stack)
-    buffer.begin(games.obs[:, -1])
+    buffer.begin(games.obs[..., -1])
     naive = deque(maxlen=size // num_env)
     for step in range(steps):
         whole, parts = games.step()
         if stack == 1:
             *head, finals, usable = parts
-            parts = (*head, {n: f[0] for n, f in finals.items()}, usable)
+            parts = (*head, {n: f[..., 0] for n, f in finals.items()}, usable)
         naive.append(whole)
         buffer.add(*parts)
         if step % max(1, steps // 200) == 0 or step < 20:
@@ -66,7 +66,7 @@ def test_frames_stored_once_give_back_what_storing_everything_does(stack, size, 
             obs, actions, rewards, next_obs, terminated, usable = (
                 np.stack([naive[-b][k][n] for b, n in zip(back, envs)]) for k in range(6))
             if stack == 1:
-                obs, next_obs = obs[:, 0], next_obs[:, 0]
+                obs, next_obs = obs[..., 0], next_obs[..., 0]
             np.testing.assert_array_equal(got.obs, obs)
             np.testing.assert_array_equal(got.next_obs[~terminated], next_obs[~terminated])
             np.testing.assert_array_equal(got.actions, actions)
