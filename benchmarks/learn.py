@@ -7,7 +7,8 @@
 Results go to benchmarks/results/ALG/TASK/: seedN.csv (total_timesteps, eprewmean), curve.png, summary.json. The score
 of a seed is the mean raw return of the last 100 training episodes, or of the episodes that the saved policy plays in a
 fresh process where the task says so; of an identity or sequence task the mean reward per step of 100 such episodes,
-acting stochastically. A task's commit must be clean to count.
+acting stochastically. A task's commit must be clean to count. Seeds can be run one at a time: what the
+same command and code have given for others stays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +31,7 @@ from baselines_lite.common.plotting import plot_curves
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+CODE = ("baselines_lite", "run.py", ":!*.md")  # what a result depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,30 +189,52 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
 
 
+def earlier(alg: str, name: str, results: Path) -> dict[int, float]:
+    """Scores by seed of an earlier run of the task: of the same command, by the same code."""
+    file = results / "summary.json"
+    if not file.exists():
+        return {}
+    summary = json.loads(file.read_text())
+    unchanged = subprocess.run(["git", "-C", str(ROOT), "diff", "--quiet", summary["commit"], "HEAD", "--", *CODE],
+                               stderr=subprocess.DEVNULL).returncode == 0
+    if not unchanged or summary["command"] != " ".join(command(alg, TASKS[alg][name], summary["seeds"][0])):
+        return {}
+    return dict(zip(summary["seeds"], summary["scores"], strict=True))
+
+
 def run_task(alg: str, name: str, seeds: Sequence[int], jobs: int, keep_in: str | None) -> None:
-    """All seeds of a task; writes its folder anew."""
-    task = TASKS[alg][name]
-    if git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite", "run.py", ":!*.md"):
+    """Some seeds of a task; what its folder holds of others by the same command and code stays, the rest goes."""
+    if git("status", "--porcelain", "--untracked-files=no", "--", *CODE):
         sys.exit("the code has uncommitted changes: results must name a commit")
-    commit = git("rev-parse", "HEAD")
-    results = HERE / "results" / alg / name
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
+    commit, results = git("rev-parse", "HEAD"), HERE / "results" / alg / name
+    scores = {seed: score for seed, score in earlier(alg, name, results).items() if seed not in seeds}
+    results.mkdir(parents=True, exist_ok=True)
+    for file in results.iterdir():
+        if file.name not in {f"seed{seed}.csv" for seed in scores}:
+            file.unlink()
     with ThreadPoolExecutor(jobs) as pool:
-        scores = list(pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds))
-    curves = []
-    for seed in seeds:
+        for seed, score in zip(seeds, pool.map(lambda seed: train(alg, name, seed, results, keep_in), seeds)):
+            scores[seed] = score
+            mean = summarise(alg, name, dict(sorted(scores.items())), results, commit)
+    print(f"{alg} {name}: mean {mean:.4g}, target {TASKS[alg][name].target}", flush=True)
+
+
+def summarise(alg: str, name: str, scores: dict[int, float], results: Path, commit: str) -> float:
+    """Writes the summary and the plot of the scores by seed; returns their mean."""
+    task, curves = TASKS[alg][name], []
+    for seed in scores:
         data = np.genfromtxt(results / f"seed{seed}.csv", delimiter=",", names=True)
         data = data[~np.isnan(data["eprewmean"])]
         curves.append((data["total_timesteps"], data["eprewmean"]))
     plot_curves({alg: curves}, results / "curve.png", task.env)
     milestones = [{"steps": steps, "target": target, "scores": [float(y[x <= steps][-1]) for x, y in curves]}
                   for steps, target in task.milestones]
-    summary = {"command": " ".join(command(alg, task, seeds[0])), "seeds": seeds, "scores": scores,
-               "mean": float(np.mean(scores)), "interval95": interval(scores), "target": task.target,
+    found = list(scores.values())
+    summary = {"command": " ".join(command(alg, task, min(scores))), "seeds": list(scores), "scores": found,
+               "mean": float(np.mean(found)), "interval95": interval(found), "target": task.target,
                "metric": metric(task), "commit": commit} | ({"milestones": milestones} if milestones else {})
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(f"{alg} {name}: mean {summary['mean']:.4g}, target {task.target}", flush=True)
+    return summary["mean"]
 
 
 def main() -> None:
