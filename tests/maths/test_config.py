@@ -80,7 +80,7 @@ def test_a_presets_network_options_are_for_its_own_network():
 
 def test_a_preset_may_scale_rewards():
     deepq = registry.find("deepq")
-    for values, expected in (({}, 0.02), ({"reward_scale": 1}, 1.0), ({"preset": "baselines"}, 1.0)):
+    for values, expected in (({}, 0.01), ({"reward_scale": 1}, 1.0), ({"preset": "baselines"}, 1.0)):
         assert resolve(deepq.Config, deepq.PRESETS, "classic_control", values).run.reward_scale == expected
 
 
