@@ -46,7 +46,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         # reward_scale: keeps errors within Huber's quadratic part. Beyond it the loss looks for the median of what may
         # follow, which leaves out the few transitions in which an episode ends, and values can grow without bound.
-        # gamma: with 0.99 a cart that drifts towards the edge, 200 steps away, looks as good as one that stands still.
+        # gamma: a fall 200 steps ahead, as of a cart that drifts to the edge, costs 0.99^200 = 13% of a value; with
+        # 0.995 it is 37%.
         "classic_control": dict(num_hidden=256, activation="relu", hiddens=None, dueling=False,
                                 lr="double_linear_con:1e-3", batch_size=128, buffer_size=100_000, train_freq=2,
                                 target_network_update_freq=250, gamma=0.995, reward_scale=0.01,
