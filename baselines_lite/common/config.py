@@ -399,16 +399,15 @@ def preset_values(presets: Mapping[str, Mapping[str, Mapping[str, Any]]], preset
 
 def option_table(config_type: type, prefix: str = "  ") -> str:
     """The help text of a config: one line per field with type, default and meaning."""
-    hints = typing.get_type_hints(config_type)
-    lines = []
+    hints, rows = typing.get_type_hints(config_type), []
     for f in dataclasses.fields(config_type):
         kind = hints[f.name]
         inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
-        name = inner[0].__name__.lower()
         choices = f.metadata["choices"]
         extra = f" One of {', '.join(choices)}." if choices else ""
-        lines.append(f"{prefix}--{f.name:<24}{name:<9}{f.default!s:<13}{f.metadata['help']}.{extra}")
-    return "\n".join(lines)
+        rows.append((f"--{f.name}", inner[0].__name__.lower(), str(f.default), f"{f.metadata['help']}.{extra}"))
+    widths = [max(column, *(len(row[i]) + 2 for row in rows)) for i, column in enumerate((26, 9, 13))]
+    return "\n".join(prefix + "".join(map(str.ljust, row, widths)) + row[-1] for row in rows)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
