@@ -99,7 +99,7 @@ TASKS: dict[str, dict[str, Task]] = {
         "cartpole": Task("CartPole-v1", 1e5, 450),
         "cartpole-2ranks": Task("CartPole-v1", 1e5, 450, ("--train_freq=1", "--batch_size=64", "--buffer_size=50000"),
                                 ranks=2),
-        "pong": Task("PongNoFrameskip-v4", 1e6, 15, ("--buffer_size=100000",), seeds=(0,)),
+        "pong": Task("PongNoFrameskip-v4", 8e5, 15, ("--buffer_size=100000",), seeds=(0,)),
     },
     "ddpg": identities(("Box",), "--gamma=0.9") | {
         "pendulum": Task("Pendulum-v1", 3e4, -180, greedy_episodes=20),

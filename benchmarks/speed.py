@@ -73,6 +73,15 @@ def a2c(env: str, num_env: int, steps: int, nsteps: int, target: float, **more: 
 
 PONG = "PongNoFrameskip-v4"
 HALFCHEETAH = dict(env="HalfCheetah-v5", normalize=True)
+DEEPQ_PONG = Workload(
+    "deepq", PONG, 1, 6_000, 2_000, 2.0,
+    dict(network="cnn", hiddens="none", dueling=False, double_q=False, prioritized_replay=False, batch_size=32,
+         train_freq=4, nsteps=500, buffer_size=10_000, learning_starts=1000, target_network_update_freq=1000,
+         lr="1e-4", exploration_initial_eps=0.05, exploration_final_eps=0.05),
+    "DQN", dict(buffer_size=10_000, learning_starts=1000, batch_size=32, train_freq=4, gradient_steps=1,
+                exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000,
+                learning_rate=1e-4),
+    peer_steps=4_000, pixels=True)
 WORKLOADS = {
     "ppo2-halfcheetah-1": ppo("ppo2", num_env=1, steps=40_960, nsteps=2048, nminibatches=32, noptepochs=10, target=6.0,
                               **HALFCHEETAH),
@@ -96,15 +105,8 @@ WORKLOADS = {
     "acktr-pong-32": Workload("acktr", PONG, 32, 64_000, 9_600, 0.8, dict(nsteps=20), "a2c-pong-32", pixels=True),
     "acer-pong-16": Workload("acer", PONG, 16, 12_800, 3_200, 0.25, dict(nsteps=20, buffer_size=2000, replay_start=20),
                              "a2c-pong-16-20", pixels=True),
-    "deepq-pong-1": Workload(
-        "deepq", PONG, 1, 6_000, 2_000, 2.0,
-        dict(network="cnn", hiddens="none", dueling=False, double_q=False, prioritized_replay=False, batch_size=32,
-             train_freq=4, nsteps=500, buffer_size=10_000, learning_starts=1000, target_network_update_freq=1000,
-             lr="1e-4", exploration_initial_eps=0.05, exploration_final_eps=0.05),
-        "DQN", dict(buffer_size=10_000, learning_starts=1000, batch_size=32, train_freq=4, gradient_steps=1,
-                    exploration_initial_eps=0.05, exploration_final_eps=0.05, target_update_interval=1000,
-                    learning_rate=1e-4),
-        peer_steps=4_000, pixels=True),
+    "deepq-pong-1": DEEPQ_PONG,
+    "deepq-pong-1-bfloat16": dataclasses.replace(DEEPQ_PONG, flags=DEEPQ_PONG.flags | dict(dtype="bfloat16")),
     "ddpg-halfcheetah-1": Workload(
         "ddpg", "HalfCheetah-v5", 1, 12_000, 2_000, 3.0,
         dict(sizes="400,300", activation="relu", batch_size=100, nsteps=100, train_steps=100, learning_starts=1000,
