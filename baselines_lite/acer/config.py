@@ -52,7 +52,7 @@ class Config(RolloutConfig):
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, lr="linear:2e-3", value_network="copy", replay_start=1000),
-        "atari": dict(network="cnn", lr="2e-3"),
+        "atari": dict(network="cnn", lr="2e-3", max_grad_norm=0.5, replay_start=1000),
     },
     "baselines": {
         "all": dict(num_env=1, time_limit="terminal", streams="same"),
