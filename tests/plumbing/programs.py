@@ -3,11 +3,8 @@
 Those that come to their end on a rank print "NAME,ARGUMENT: agrees".
 """
 
-import csv
 import sys
-import tempfile
 import time
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -96,30 +93,6 @@ def unlike_settings():
     except UserError as error:
         print(error, flush=True)
         sys.exit(2)
-
-
-def timeless(log):
-    """The rows of a log folder's progress.csv, names first, without the wall-clock columns."""
-    with (Path(log) / "progress.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    keep = [i for i, name in enumerate(rows[0]) if name != "sps" and not name.startswith(("time_", "share_"))]
-    return [[row[i] for i in keep] for row in rows]
-
-
-def same_seed_same_log():
-    """Two runs of 6 updates with normalisation give one progress.csv, wall-clock columns aside; it has global steps."""
-    from baselines_lite import ppo2
-
-    comm = get_comm()
-    with tempfile.TemporaryDirectory() as own:
-        folder = comm.broadcast(own)
-        for run in "ab":
-            ppo2.learn("Pendulum-v1", 1600, num_env=2, nsteps=64, seed=5, log_path=f"{folder}/{run}",
-                       print_interval=1e9, normalize_observations=True, normalize_rewards=True)
-        if comm.rank == 0:
-            rows, again = (timeless(f"{folder}/{run}") for run in "ab")
-            assert rows == again
-            assert [row[:2] for row in rows[1:]] == [[str(256 * i), str(i)] for i in range(1, 7)]
 
 
 SHORT = {  # what an algorithm needs to make many small updates
