@@ -29,7 +29,7 @@ from baselines_lite.common.config import (
     resolve,
 )
 from baselines_lite.common.errors import UserError, unknown
-from baselines_lite.common.mpi import launched_rank, launched_size
+from baselines_lite.common.mpi import get_comm, launched_rank, launched_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,15 +104,13 @@ def train(options: dict[str, Any], command: CommandOptions) -> None:
     if command.env is None:
         raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
     run = check_before_loading(algorithm, command.env, options)
+    comm = get_comm()  # processes that MPI does not see are refused before TensorFlow is loaded, which takes seconds
     if run.log_path is None:
         options["log_path"] = default_log_path(command)
     policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
                              **{k: v for k, v in options.items() if k != "num_timesteps"})
-    if command.play:
-        from baselines_lite.common.mpi import get_comm
-
-        if get_comm().rank == 0:
-            watch(policy, command.env, command, options["log_path"] or run.log_path)
+    if command.play and comm.rank == 0:
+        watch(policy, command.env, command, options["log_path"] or run.log_path)
 
 
 def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:

@@ -237,11 +237,11 @@ def steps_of_one_rank_equal_two(name):
 
     world, T, N, d = get_comm(), 16, 2, 3
     name, _, variant = name.partition(":")
-    space = gym.spaces.Box(-1, 1, (d,))
+    space, small = gym.spaces.Box(-1, 1, (d,)), {"num_hidden": 16}  # npg:explicit inverts the Fisher matrix
     rng = np.random.default_rng(0)
     obs, actions = rng.normal(size=(2, T, 2 * N, d))
     advs, returns, values = rng.normal(size=(3, T, 2 * N))
-    start = ActorCritic(space, space, seed=0, dtype=tf.float64)
+    start = ActorCritic(space, space, network_options=small, seed=0, dtype=tf.float64)
     heads = start.compiled_actor()(obs.reshape(-1, d), None).heads.reshape(T, 2 * N, d) + 0.1
     logp = start.logp(heads, actions)
     local = np.stack([np.random.default_rng(e).permutation(T * N) for e in range(3)]).reshape(12, -1).astype(np.int32)
@@ -249,7 +249,7 @@ def steps_of_one_rank_equal_two(name):
     whole = np.concatenate([t * 2 * N + r * N + n for r in range(2)], axis=1).astype(np.int32)
 
     def run(columns, comm, indices):
-        policy = ActorCritic(space, space, seed=0, dtype=tf.float64)
+        policy = ActorCritic(space, space, network_options=small, seed=0, dtype=tf.float64)
         part = {k: a[:, columns] for k, a in dict(obs=obs, actions=actions, advs=advs, returns=returns, values=values,
                                                   logp=logp).items()}
         part["advs"] = standardize(part["advs"], comm)
