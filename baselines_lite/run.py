@@ -182,10 +182,12 @@ def help_text(alg: str | None) -> str:
         lines += ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
         lines += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
     else:
-        lines += ["", f"{alg} (defaults; a preset for the environment's family may change them):",
-                  option_table(registry.find(alg).Config)]
+        config = registry.find(alg).Config
+        lines += ["", f"{alg} (defaults; a preset for the environment's family may change them):", option_table(config)]
+        networks = config.__dataclass_fields__["network"].metadata["help"]
         for name, options in BUILT_IN.items():
-            lines += ["", f"network {name}:", option_table(options)]
+            if re.search(rf"\b{name}\b", networks):
+                lines += ["", f"network {name}:", option_table(options)]
         lines += ["", "Atari games:", option_table(AtariOptions)]
     return "\n".join(lines)
 

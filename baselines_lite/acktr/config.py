@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ActorCriticConfig, option
+from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, option
 from baselines_lite.common.schedules import Schedule
 
 
@@ -16,6 +16,7 @@ class Config(ActorCriticConfig):
 
     num_env: int = option(32, "environments per rank", low=1)
     nsteps: int = option(20, "steps per environment and update", low=1)
+    network: str = option("mlp", FEED_FORWARD)
     lam: float = option(1.0, "GAE's lambda; 1: n-step returns", low=0, high=1)
     standardize_advs: bool = option(False, "standardise advantages over the batch")
     lr: Schedule = option(Schedule("linear:0.25"), "largest step along the natural gradient", low=0)

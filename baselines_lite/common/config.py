@@ -20,6 +20,11 @@ from baselines_lite.common.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
 
+# What `--network` may be. `--help` lists the options of the networks named here.
+FEED_FORWARD = "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own"
+WITH_MEMORY = ("network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm, cnn_lnlstm, or module:function of "
+               "one's own")
+
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
            above: float | None = None, below: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
@@ -67,8 +72,7 @@ class RolloutConfig:
     num_env: int = option(8, "environments per rank", low=1)
     nsteps: int = option(128, "steps per environment and update", low=1)
     gamma: float = option(0.99, "discount", low=0, high=1)
-    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm, cnn_lnlstm, or "
-                          "module:function of one's own")
+    network: str = option("mlp", WITH_MEMORY)
     value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
                                 choices=("shared", "copy"))
     time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
@@ -106,7 +110,7 @@ class ReplayConfig:
     buffer_size: int = option(1_000_000, "transitions in the replay buffer", low=1)
     learning_starts: int = option(1000, "environment steps, over all ranks, before the first gradient step", low=1)
     gamma: float = option(0.99, "discount", low=0, high=1)
-    network: str = option("mlp", "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own")
+    network: str = option("mlp", FEED_FORWARD)
     time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
                              "'terminal' as the original, which takes a time limit for death",
                              choices=("bootstrap", "terminal"))

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ActorCriticConfig, check_natural, check_value_minibatches, option
+from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, check_natural, check_value_minibatches, option
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.schedules import Schedule
 
@@ -17,6 +17,7 @@ EXPLICIT_LIMIT = 6_000  # policy parameters: a float32 matrix of 6,000 x 6,000 t
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
 
+    network: str = option("mlp", FEED_FORWARD)
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     step_kl: float = option(0.01, "KL(old || new) of a step by its quadratic model, nats: delta", above=0)
     solver: str = option("cg", "'cg': conjugate gradient on Fisher-vector products; 'explicit': the Fisher matrix, for "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ActorCriticConfig, check_natural, check_value_minibatches, option
+from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, check_natural, check_value_minibatches, option
 from baselines_lite.common.schedules import Schedule
 
 
@@ -14,6 +14,7 @@ from baselines_lite.common.schedules import Schedule
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
 
+    network: str = option("mlp", FEED_FORWARD)
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     max_kl: float = option(0.01, "largest mean KL(old || new) of an update, nats: delta", above=0)
     penalty_coef: float | None = option(None, "penalise the KL with this fixed coefficient instead of bounding it by "

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import time
 import gymnasium as gym
 import pytest
 
+from baselines_lite.registry import ALGORITHMS
 from tests.conftest import ROOT
 
 RUN = ("--alg=ppo2", "--env=CartPole-v1", "--num_timesteps=640", "--num_env=2", "--nsteps=32")
@@ -100,6 +102,14 @@ def test_help_is_fast_and_loads_no_tensorflow(cli):
         assert time.monotonic() - start < 2  # 0.2 s on an idle machine; CI is not idle
         assert "--num_timesteps" in done.stdout
     assert "--cliprange_vf" in done.stdout and "--num_hidden" in done.stdout
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_help_lists_the_networks_that_an_algorithm_takes(main, alg):
+    kinds = {"mlp": ["mlp"], "cnn": ["cnn", "cnn_small", "conv_only"], "lstm": ["lstm", "lnlstm"],
+             "cnn_lstm": ["cnn_lstm", "cnn_lnlstm"]}
+    listed = re.findall(r"\nnetwork (\w+):\n", main(f"--alg={alg}", "--help").stdout)
+    assert listed == [name for kind in ALGORITHMS[alg].networks.split(", ") for name in kinds[kind]]
 
 
 BAD = [
