@@ -40,6 +40,14 @@ class DropInfo(gym.Wrapper):
         return obs, reward, terminated, truncated, {}
 
 
+class KeepFinal(gym.Wrapper):
+    """Copies an episode's last observation: an environment may clear its own arrays in the reset that follows."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return copy.deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+
+
 def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
     """The family whose preset fits: atari, mujoco, box2d, classic_control, toy_text or other."""
     entry_point = spec.entry_point if spec is not None else None
@@ -118,7 +126,9 @@ def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
     if not verbose:
         silence_mujoco(spec)
     env = make_env(spec, render_mode)
-    return env if family_of(spec) == "classic_control" else DropInfo(env)  # classic control has no info to forget
+    if family_of(spec) == "classic_control":
+        return env  # which has no info to forget
+    return DropInfo(KeepFinal(env) if family_of(spec) == "other" else env)  # Gymnasium's own give new arrays
 
 
 class WorkerError(RuntimeError):
@@ -207,7 +217,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
         if num_env != 1 or vec not in (None, "sync"):
             raise UserError(f"num_env={num_env}, vec={vec} need an environment id or a factory: an Env object is one "
                             "environment in this process")
-        return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        return SyncVectorEnv([lambda: KeepFinal(env)], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
         spec = find_spec(env)
         if family_of(spec) == "atari":
@@ -222,9 +232,11 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
         def factory() -> gym.Env:
             return make_one(env, render_mode, verbose)
     elif callable(env):
-        factory = env
         if vec == "native":
             raise UserError("vec=native is for an environment's id: a factory makes single environments")
+
+        def factory() -> gym.Env:
+            return KeepFinal(env())
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
     if render_mode is not None:

@@ -68,6 +68,33 @@ def test_the_three_modes_give_the_same_transitions(network, num_env):
             np.testing.assert_allclose(found[mode][name], expected, atol=1e-5, err_msg=f"{mode} {name}")
 
 
+class InPlace(Walk):
+    """The same, in one array for all observations."""
+
+    def __init__(self):
+        self.memory = np.zeros(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.memory[:], info = super().reset(seed=seed)
+        return self.memory, info
+
+    def step(self, action):
+        self.memory[:], *rest = super().step(action)
+        return self.memory, *rest
+
+
+def test_final_observations_survive_environments_that_reuse_their_arrays():
+    gym.register("InPlace-v0", InPlace)
+    policy = ActorCritic(Walk.observation_space, Walk.action_space)
+    rollouts = []
+    for env in (Walk, InPlace, InPlace(), "InPlace-v0"):
+        rollouts.append(Collector(make_vec_env(env), policy, 60, Comm(), seed=4).collect())
+        assert np.count_nonzero(rollouts[-1].dones & ~rollouts[-1].terminated) > 3
+    for rollout in rollouts[1:]:
+        np.testing.assert_array_equal(rollout.obs, rollouts[0].obs)
+        np.testing.assert_array_equal(rollout.next_values, rollouts[0].next_values)
+
+
 def test_what_environments_do_beyond_a_rollout_counts_for_the_log_only():
     """Environments whose episodes are long wait for those with many dead steps; what they do meanwhile is not lost."""
 
