@@ -14,6 +14,12 @@ MPIRUN = Path(sys.executable).parent / "mpirun"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure(config):
+    """Without the slow tests, compiling takes longer than what is compiled: let XLA's code be made quickly."""
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Runs `python run.py FLAGS` in an empty folder, under mpirun if ranks > 1."""
