@@ -19,7 +19,8 @@ class Config(ActorCriticConfig):
 
     network: str = option("mlp", FEED_FORWARD)
     lam: float = option(0.97, "GAE's lambda", low=0, high=1)
-    step_kl: float = option(0.01, "KL(old || new) of a step by its quadratic model, nats: delta", above=0)
+    step_kl: Schedule = option(Schedule("0.01"), "KL(old || new) of a step by its quadratic model, nats: delta",
+                               above=0)
     solver: str = option("cg", "'cg': conjugate gradient on Fisher-vector products; 'explicit': the Fisher matrix, for "
                          f"up to {EXPLICIT_LIMIT:,} policy parameters", choices=("cg", "explicit"))
     cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
@@ -45,7 +46,7 @@ class Config(ActorCriticConfig):
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, nsteps=128, vf_minibatches=8),
+        "classic_control": dict(num_env=8, nsteps=128, step_kl="linear:0.01", vf_minibatches=8),
         "mujoco": dict(num_env=8, nsteps=256, logstd_init=-0.5, normalize_observations=True, normalize_rewards=True),
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, vf_minibatches=8, fisher_every=2),
     },

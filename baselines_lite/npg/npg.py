@@ -54,15 +54,15 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
                                 cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, logp=policy.logp(rollout.heads, rollout.actions),
                                  advs=standardize(advs, comm), returns=returns)
-            stats = natural_step(objective, objective.load(data), cfg)
+            rates = {"step_kl": cfg.step_kl(exp.remaining), "vf_lr": cfg.vf_lr(exp.remaining)}
+            stats = natural_step(objective, objective.load(data), cfg, rates["step_kl"])
             minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
-            rates = {"vf_lr": cfg.vf_lr(exp.remaining)}
             stats |= value_steps(data, minibatches, rates["vf_lr"]) | rates
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy
 
 
-def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> dict[str, float]:
+def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config, step_kl: float) -> dict[str, float]:
     """Steps the policy from theta along the natural gradient; figures to log. A step of no length is skipped."""
     g, start = objective.gradient()
     if cfg.solver == "explicit":
@@ -75,7 +75,7 @@ def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> 
         curvature = float(d @ objective.fisher_product(d)) if d.any() else 0.0
     taken = np.isfinite(curvature) and curvature > 0
     if taken:
-        theta = theta + (np.sqrt(2 * cfg.step_kl / curvature) * d).astype(theta.dtype)
+        theta = theta + (np.sqrt(2 * step_kl / curvature) * d).astype(theta.dtype)
         objective.assign(theta)
     return {"policy_loss": objective.policy_loss(start), "entropy": start.entropy, "kl": objective.point(theta).kl,
             "grad_norm": float(np.linalg.norm(g)), "residual": residual, "step_taken": float(taken)}

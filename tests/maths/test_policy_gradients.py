@@ -119,8 +119,8 @@ def test_standardised_advantages():
 def test_the_quadratic_form_of_a_natural_step_is_twice_delta(solver):
     policy = setting()
     objective, theta = loaded(policy, batch_of(policy))
-    cfg = NpgConfig(step_kl=1e-6, damping=0.1, solver=solver, cg_iters=200)
-    figures = npg.natural_step(objective, theta, cfg)
+    cfg = NpgConfig(damping=0.1, solver=solver, cg_iters=200)
+    figures = npg.natural_step(objective, theta, cfg, step_kl=1e-6)
     step = get_flat(policy.pi_variables) - theta
     assert 0.5 * step @ objective.fisher_matrix() @ step == pytest.approx(1e-6, rel=1e-8)
     assert figures["kl"] == pytest.approx(1e-6, rel=0.05) and figures["step_taken"] == 1
@@ -129,7 +129,7 @@ def test_the_quadratic_form_of_a_natural_step_is_twice_delta(solver):
 def steps_of(batch_options=(), **options):
     policy = setting()
     objective, theta = loaded(policy, batch_of(policy, **dict(batch_options)))
-    npg.natural_step(objective, theta, NpgConfig(**{"damping": 0.1, "solver": "explicit", **options}))
+    npg.natural_step(objective, theta, NpgConfig(**{"damping": 0.1, "solver": "explicit", **options}), step_kl=0.01)
     return get_flat(policy.pi_variables) - theta
 
 
@@ -146,7 +146,7 @@ def test_with_a_euclidean_metric_the_step_is_the_vanilla_policy_gradient(monkeyp
     objective, theta = loaded(policy, batch_of(policy))
     monkeypatch.setattr(objective, "fisher_product", lambda v: v)
     g, _ = objective.gradient()
-    npg.natural_step(objective, theta, NpgConfig(step_kl=0.01, damping=0.0))
+    npg.natural_step(objective, theta, NpgConfig(damping=0.0), step_kl=0.01)
     step = get_flat(policy.pi_variables) - theta
     np.testing.assert_allclose(step, g * np.sqrt(0.02) / np.linalg.norm(g), rtol=1e-9)
 
@@ -168,7 +168,7 @@ def test_nothing_to_learn_from_means_no_step_and_numbers(solver):
     policy = setting()
     for advs in (np.zeros(B), np.full(B, np.nan)):
         objective, theta = loaded(policy, batch_of(policy, advs=advs))
-        figures = npg.natural_step(objective, theta, NpgConfig(solver=solver))
+        figures = npg.natural_step(objective, theta, NpgConfig(solver=solver), step_kl=0.01)
         assert figures["step_taken"] == 0 and figures["kl"] == 0
         np.testing.assert_array_equal(get_flat(policy.pi_variables), theta)
 
@@ -187,9 +187,10 @@ def test_a_matrix_that_is_singular_but_for_rounding_takes_no_step():
     objective = PolicyObjective(policy, Comm())
     theta = objective.load({k: tf.constant(v) for k, v in dict(
         obs=obs, actions=actions, logp=logp, advs=rng.normal(size=64).astype(np.float32)).items()})
-    figures = npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=0.0))
+    figures = npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=0.0), step_kl=0.01)
     assert figures["step_taken"] == 0 and figures["kl"] == 0
-    assert npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=1e-3))["step_taken"] == 1
+    damped = npg.natural_step(objective, theta, NpgConfig(solver="explicit", damping=1e-3), step_kl=0.01)
+    assert damped["step_taken"] == 1
 
 
 # trpo_mpi

@@ -259,7 +259,7 @@ def steps_of_one_rank_equal_two(name):
             objective = PolicyObjective(policy, comm, ent_coef=0.01)
             theta = objective.load(batch)
             if name == "npg":
-                stats = npg.natural_step(objective, theta, npg.Config(solver=variant, cg_iters=20))
+                stats = npg.natural_step(objective, theta, npg.Config(solver=variant, cg_iters=20), step_kl=0.01)
             else:
                 penalty = 2.0 if variant == "penalty" else None
                 stats = trpo_mpi.trust_region_step(objective, theta, trpo_mpi.Config(penalty_coef=penalty))
