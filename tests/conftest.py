@@ -63,7 +63,7 @@ def program():
     """Runs functions of tests/plumbing/programs.py under mpirun, in one start: program("name,argument", ranks=2)."""
 
     def run(*calls, ranks=2, timeout=60):
-        command = [str(MPIRUN), "-np", str(ranks), sys.executable, str(ROOT / "tests/plumbing/programs.py")]
-        return subprocess.run([*command, *calls], text=True, capture_output=True, timeout=timeout)
+        command = [str(MPIRUN), "-np", str(ranks), sys.executable, "-m", "tests.plumbing.programs"]
+        return subprocess.run([*command, *calls], cwd=ROOT, text=True, capture_output=True, timeout=timeout)
 
     return run

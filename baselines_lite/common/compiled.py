@@ -8,19 +8,27 @@ from typing import Any
 import tensorflow as tf
 
 
+def graph(function: Callable[..., Any], *, xla: bool, any_batch: bool = False) -> Any:
+    """The tf.function of what follows the tensors given to it with tf.cond and tf.while_loop, compiled by XLA or not.
+
+    Without AutoGraph, which would rewrite all that is called so that Python's own `if` and `for` could do that: more
+    than half of the seconds that the first update takes. A function of one's own that wants it (a network, say) puts
+    @tf.function on itself. `any_batch` lets one trace serve all batch sizes.
+    """
+    return tf.function(function, jit_compile=xla, reduce_retracing=any_batch, autograph=False)
+
+
 class Compiled:
-    """A tf.function from nested tensors to nested tensors, without what tf.function spends on each call.
+    """A `graph` from nested tensors to nested tensors, without what tf.function spends on each call.
 
     tf.function binds arguments and compares their types: 200 us, more than many of our functions take. This looks up
     what was traced for the shapes of the inputs and runs it: 30 us with XLA, and 10 to 20 for each variable that it
     reads or writes. Inputs are tensors in lists, tuples and dicts, of one structure and the same dtypes at each call;
     None and Python numbers are no inputs. A GradientTape outside does not see what happens inside.
-
-    `any_batch` lets one trace serve all batch sizes, as tf.function's reduce_retracing does.
     """
 
     def __init__(self, function: Callable[..., Any], *, xla: bool, any_batch: bool = False) -> None:
-        self._function = tf.function(function, jit_compile=xla, reduce_retracing=any_batch)
+        self._function = graph(function, xla=xla, any_batch=any_batch)
         self._traced: dict[tuple[tf.TensorShape, ...], tuple[Callable[..., Any], list[tf.Tensor], Any]] = {}
 
     def __call__(self, *inputs: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from baselines_lite.common.compiled import Compiled
+from baselines_lite.common.compiled import Compiled, graph
 from baselines_lite.common.mpi_optimizer import MpiOptimizer
 
 
@@ -22,8 +22,8 @@ class GradientStep:
     def __init__(self, optimizer: MpiOptimizer, gradient: Callable[..., tuple], xla: bool) -> None:
         self.optimizer, alone = optimizer, optimizer.comm.size == 1
         self._whole = Compiled(self._average_and_step, xla=alone and xla)
-        self._gradient = tf.function(gradient, jit_compile=not alone and xla)
-        self._step = tf.function(optimizer.step, jit_compile=True)
+        self._gradient = graph(gradient, xla=not alone and xla)
+        self._step = graph(optimizer.step, xla=True)
 
     def __call__(self, state: Any, lr: float, *inputs: Any) -> tuple:
         """(the next state; figures averaged over ranks, with the norm of the averaged gradient; *more)."""

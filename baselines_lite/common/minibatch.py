@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.compiled import Compiled
+from baselines_lite.common.compiled import Compiled, graph
 from baselines_lite.common.flat import Vectors
 from baselines_lite.common.gradient_step import GradientStep
 from baselines_lite.common.mpi_optimizer import MpiOptimizer
@@ -63,8 +63,8 @@ class Minibatches:
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
         self._whole_batch = GradientStep(optimizer, self._gradient, xla)
-        self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
-        self._step = tf.function(optimizer.step, jit_compile=True)
+        self._step_and_gradient = graph(self._step_then_gradient, xla=not alone and xla)
+        self._step = graph(optimizer.step, xla=True)
 
     def __call__(self, data: Batch, indices: np.ndarray | None, lr: float, constants: Sequence[float] = (),
                  per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common import losses
-from baselines_lite.common.compiled import Compiled
+from baselines_lite.common.compiled import Compiled, graph
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.flat import Vectors
@@ -135,7 +135,7 @@ class Update:
                                           for i, v in enumerate(self.optimizer.parameters)])
         alone, xla = comm.size == 1, policy.prefers_xla
         self._round = Compiled(self._all_minibatches, xla=alone and xla)
-        self._step_and_gradient = tf.function(self._step_then_gradient, jit_compile=not alone and xla)
+        self._step_and_gradient = graph(self._step_then_gradient, xla=not alone and xla)
 
     @property
     def figures(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ OPTIONS = {
     "ddpg": dict(gamma=0.9, num_env=8, nsteps=50, train_steps=100, learning_starts=2000, noise_std=1.0, actor_lr="1e-4",
                  tau=0.05),
 }
-STEPS = {name: 40_000 for name in OPTIONS} | {"deepq": 20_000, "ddpg": 10_000}
+STEPS = {name: 20_000 for name in OPTIONS} | {"deepq": 10_000, "ddpg": 10_000}
 
 
 @pytest.mark.parametrize(("name", "time_limit", "goes_on"), [

@@ -59,6 +59,20 @@ def test_other_shapes_are_traced_once_each_or_together(any_batch, traces):
     assert count == traces
 
 
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_function_that_branches_on_tensors_has_to_ask_for_it(xla):
+    def size(x):
+        if x > 0:
+            return x
+        return -x
+
+    with pytest.raises(TypeError, match=r"@tf\.function"):
+        Compiled(size, xla=xla)(tf.constant(-3))
+    asks = tf.function(size)
+    run = Compiled(lambda x: asks(x) + 1, xla=xla)
+    assert run(tf.constant(-3)).numpy() == 4 and run(tf.constant(3)).numpy() == 4
+
+
 def test_run_eagerly_shows_a_debugger_the_values():
     seen = []
 

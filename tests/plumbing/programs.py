@@ -1,4 +1,4 @@
-"""Programs for tests that need several processes, run by mpirun as `programs.py NAME[,ARGUMENT...] ...`.
+"""Programs for tests that need several processes, run by mpirun as `-m tests.plumbing.programs NAME[,ARGUMENT...] ...`.
 
 Those that come to their end on a rank print "NAME,ARGUMENT: agrees".
 """
@@ -139,6 +139,25 @@ def equal_parameters(name, env=None, updates=50):
     assert len(set(counts)) == 1 and (counts[0] > 0) == (name == "acer")
     assert name != "acer" or all(replayed[0] != r for r in replayed[1:])
     assert not normalizes or policy.normalize.obs.count == comm.size * (1024 + int(updates) * 64)
+
+
+def same_seed_same_log():
+    """Two runs of 12 updates with normalisation write the same, wall-clock columns aside; steps are of both ranks."""
+    import tempfile
+    from pathlib import Path
+
+    from baselines_lite import ppo2
+    from tests.logs import reproducible
+
+    comm = get_comm()
+    with tempfile.TemporaryDirectory() as folder:
+        folder, logs = Path(comm.broadcast(folder)), []
+        for run in ("one", "two"):
+            ppo2.learn("Pendulum-v1", 3100, num_env=2, nsteps=64, seed=5, normalize_observations=True,
+                       normalize_rewards=True, log_path=str(folder / run), print_interval=1e9)
+            logs.append(comm.broadcast(reproducible(folder / run / "progress.csv") if comm.rank == 0 else None))
+    assert logs[0] == logs[1] and len(logs[0]) == 13
+    assert logs[0][-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates
 
 
 def equal_parameters_with_replay(name):

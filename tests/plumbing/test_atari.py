@@ -20,6 +20,7 @@ from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.vec_env import find_spec, make_vec_env
 from tests.conftest import ROOT
+from tests.logs import reproducible
 
 TINY = dict(network="cnn_small", num_env=2, nsteps=16, nminibatches=2, noptepochs=1, threads=1, print_interval=1e9)
 
@@ -213,9 +214,7 @@ def test_same_seed_same_log_with_one_and_with_two_emulator_threads(tmp_path):
         folder = tmp_path / f"{len(logs)}"
         ppo2.learn("ALE/Breakout-v5", 40 * 64, seed=7, env_threads=threads, log_path=str(folder), frame_cap=1500,
                    **(TINY | {"num_env": 4}))
-        rows = [line.split(",") for line in (folder / "progress.csv").read_text().splitlines()]
-        keep = [i for i, name in enumerate(rows[0]) if name != "sps" and not name.startswith(("time_", "share_"))]
-        logs.append([[row[i] for i in keep] for row in rows])
+        logs.append(reproducible(folder / "progress.csv"))
     assert len(logs[0]) == 41 and int(logs[0][-1][logs[0][0].index("episodes")]) > 2
     assert logs[0] == logs[1]
 

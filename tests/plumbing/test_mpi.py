@@ -45,7 +45,7 @@ ON_TWO_RANKS = [
       for name in REPLAY),
     *(f"steps_of_one_rank_equal_two,{step}" for step in STEPS),
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
-    "one_rank_equals_two,none", "one_rank_equals_two,0.002",
+    "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
 ]
 
 
