@@ -20,7 +20,7 @@ OPTIONS = {
                   reward_scale=0.1),
     # Slow enough an actor not to saturate before the end's value has come back along the road.
     "ddpg": dict(gamma=0.9, num_env=8, nsteps=50, train_steps=100, learning_starts=2000, noise_std=1.0, actor_lr="1e-4",
-                 tau=0.05),
+                 tau=0.05, sizes="64,64"),
 }
 STEPS = {name: 20_000 for name in OPTIONS} | {"deepq": 10_000, "ddpg": 10_000}
 

@@ -63,7 +63,7 @@ def test_two_ranks_agree(on_two_ranks, call):
 
 
 def test_three_ranks_agree(program):
-    done = program("equal_parameters,ppo2", ranks=3)
+    done = program("equal_parameters,ppo2,CartPole-v1,10", ranks=3)
     assert done.stdout.count("agrees") == 3, done.stderr
 
 

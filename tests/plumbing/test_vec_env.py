@@ -147,7 +147,7 @@ class CallItSameStep(VectorWrapper):
 
 def detour(venv):
     """The probability of the right action in Detour after training on `venv`."""
-    policy = ppo2.learn(venv, 24_000, nsteps=50, lam=0.0, lr="3e-3", ent_coef=0.01, seed=1, print_interval=1e9)
+    policy = ppo2.learn(venv, 12_000, nsteps=50, lam=0.0, lr="3e-3", ent_coef=0.01, seed=1, print_interval=1e9)
     return 1 / (1 + np.exp(-np.diff(policy.pi_head(policy.pi_net(np.eye(2, dtype=np.float32)))[0][::-1])[0]))
 
 
