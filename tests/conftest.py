@@ -62,7 +62,7 @@ def missing(monkeypatch):
 def program():
     """Runs functions of tests/plumbing/programs.py under mpirun, in one start: program("name,argument", ranks=2)."""
 
-    def run(*calls, ranks=2, timeout=60):
+    def run(*calls, ranks=2, timeout=120):
         command = [str(MPIRUN), "-np", str(ranks), sys.executable, "-m", "tests.plumbing.programs"]
         return subprocess.run([*command, *calls], cwd=ROOT, text=True, capture_output=True, timeout=timeout)
 

@@ -63,5 +63,5 @@ def test_with_replay_an_observation_that_is_none_ends_the_run_unsaved(name, tmp_
 
 
 def test_nan_on_one_rank_ends_all(program):
-    done = program("nan_on_one_rank", timeout=60)
+    done = program("nan_on_one_rank")
     assert done.returncode == 2 and done.stdout.count("environment 0 of rank 1: the reward is nan") == 2

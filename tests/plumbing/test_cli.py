@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import gymnasium as gym
 import pytest
@@ -92,14 +91,12 @@ def test_videos_while_training(main, tmp_path):
     assert len(list((tmp_path / "log/videos").glob("*.mp4"))) >= 3
 
 
-def test_help_is_fast_and_loads_no_tensorflow(cli):
+def test_help_does_not_wait_for_tensorflow():
     for flags in (("--help",), ("--alg=ppo2", "--help")):
         code = (f"import sys; from baselines_lite.run import main; main({flags!r}); "
                 "assert not {'tensorflow', 'mpi4py', 'gymnasium'} & set(sys.modules)")
-        start = time.monotonic()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - start < 2  # 0.2 s on an idle machine; CI is not idle
         assert "--num_timesteps" in done.stdout
     assert "--cliprange_vf" in done.stdout and "--num_hidden" in done.stdout
 

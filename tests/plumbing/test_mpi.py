@@ -23,14 +23,14 @@ def test_collectives(program, ranks):
 
 
 def test_a_verdict_of_one_rank_reaches_all(program):
-    done = program("verdict_of_one_rank", timeout=10)
+    done = program("verdict_of_one_rank")
     assert done.returncode == 2
     for rank in range(2):
         assert f"rank {rank}: the file on rank 1 is bad" in done.stdout
 
 
 def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
-    done = program("exception_on_one_rank", ranks=3, timeout=10)
+    done = program("exception_on_one_rank", ranks=3)
     assert done.returncode != 0
     assert done.stderr.count("ValueError: a bug on one rank") == 1
     assert "rank 1 of 3" in done.stderr
@@ -68,7 +68,7 @@ def test_three_ranks_agree(program):
 
 
 def test_ranks_with_unlike_settings_are_refused(program):
-    done = program("unlike_settings", timeout=30)
+    done = program("unlike_settings")
     assert done.returncode == 2 and done.stdout.count("the ranks' settings differ: num_env is ['2', '3']") == 2
 
 
@@ -79,14 +79,14 @@ def test_parameters_that_drift_apart_end_the_run(program):
 
 def test_an_unwritable_path_is_told_once_and_all_ranks_exit_2(cli, tmp_path):
     (tmp_path / "file").write_text("precious")
-    done = cli(*SMALL, "--log_path=file/logs", ranks=2, timeout=20)
+    done = cli(*SMALL, "--log_path=file/logs", ranks=2)
     assert done.returncode == 2
     assert done.stderr.count("cannot write") == 1 and "Traceback" not in done.stderr
     assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_bad_flags_are_told_once(cli):
-    done = cli("--env=CartPole-v1", "--gama=0.9", ranks=3, timeout=20)
+    done = cli("--env=CartPole-v1", "--gama=0.9", ranks=3)
     assert done.returncode == 2 and done.stderr.count("did you mean --gamma") == 1
 
 
@@ -119,11 +119,11 @@ def test_a_signal_saves_the_policy_on_the_way_out(tmp_path, ranks, number):
     process = subprocess.Popen([*launch, sys.executable, str(ROOT / "run.py"), *flags], cwd=tmp_path,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ, text=True)
     csv = tmp_path / "log/progress.csv"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (csv.exists() and csv.read_text().count("\n") > 5):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 128 + number, stderr
     assert (tmp_path / "log/model.safetensors").exists() and (tmp_path / "log/curve.png").exists()
