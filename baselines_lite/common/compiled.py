@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 def graph(function: Callable[..., Any], *, xla: bool, any_batch: bool = False) -> Any:
-    """The tf.function of what follows the tensors given to it with tf.cond and tf.while_loop, compiled by XLA or not.
+    """A tf.function that branches and loops on tensors by tf.cond and tf.while_loop only; compiled by XLA if `xla`.
 
-    Without AutoGraph, which would rewrite all that is called so that Python's own `if` and `for` could do that: more
-    than half of the seconds that the first update takes. A function of one's own that wants it (a network, say) puts
-    @tf.function on itself. `any_batch` lets one trace serve all batch sizes.
+    AutoGraph would let Python's own `if` and `for` do that, and takes seconds to rewrite all that is called. A function
+    of one's own that needs it (a network, say) puts @tf.function on itself. `any_batch` lets one trace serve all batch
+    sizes.
     """
     return tf.function(function, jit_compile=xla, reduce_retracing=any_batch, autograph=False)
 
