@@ -126,8 +126,8 @@ def test_the_quadratic_form_of_a_natural_step_is_twice_delta(solver):
     assert figures["kl"] == pytest.approx(1e-6, rel=0.05) and figures["step_taken"] == 1
 
 
-def steps_of(policy, batch_options=(), **options):
-    objective, theta = loaded(policy, batch_of(policy, **dict(batch_options)))
+def steps_of(policy, advs, **options):
+    objective, theta = loaded(policy, batch_of(policy, advs=advs))
     npg.natural_step(objective, theta, NpgConfig(**{"damping": 0.1, "solver": "explicit", **options}), step_kl=0.01)
     step = get_flat(policy.pi_variables) - theta
     objective.assign(theta)
@@ -136,9 +136,9 @@ def steps_of(policy, batch_options=(), **options):
 
 def test_solvers_agree_and_the_scale_of_the_advantages_does_not_matter():
     policy, advs = setting(), np.random.default_rng(5).normal(size=B)
-    one = steps_of(policy, {"advs": advs})
-    np.testing.assert_allclose(steps_of(policy, {"advs": 1000 * advs}), one, rtol=1e-9)
-    np.testing.assert_allclose(steps_of(policy, {"advs": advs}, solver="cg", cg_iters=300), one, rtol=1e-3,
+    one = steps_of(policy, advs)
+    np.testing.assert_allclose(steps_of(policy, 1000 * advs), one, rtol=1e-9)
+    np.testing.assert_allclose(steps_of(policy, advs, solver="cg", cg_iters=300), one, rtol=1e-3,
                                atol=1e-4 * np.abs(one).max())
 
 

@@ -143,6 +143,8 @@ def equal_parameters(name, env=None, updates=50):
 
 def same_seed_same_log():
     """Two runs of 12 updates with normalisation write the same, wall-clock columns aside; steps are of both ranks."""
+    import contextlib
+    import io
     import tempfile
     from pathlib import Path
 
@@ -153,8 +155,10 @@ def same_seed_same_log():
     with tempfile.TemporaryDirectory() as folder:
         folder, logs = Path(comm.broadcast(folder)), []
         for run in ("one", "two"):
-            ppo2.learn("Pendulum-v1", 3100, num_env=2, nsteps=64, seed=5, normalize_observations=True,
-                       normalize_rewards=True, log_path=str(folder / run), print_interval=1e9)
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                ppo2.learn("Pendulum-v1", 3100, num_env=2, nsteps=64, seed=5, normalize_observations=True,
+                           normalize_rewards=True, log_path=str(folder / run), print_interval=1e9)
+            assert comm.rank > 0 or "2 rank(s)" in said.getvalue()
             logs.append(comm.broadcast(reproducible(folder / run / "progress.csv") if comm.rank == 0 else None))
     assert logs[0] == logs[1] and len(logs[0]) == 13
     assert logs[0][-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates

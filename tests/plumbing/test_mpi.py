@@ -23,14 +23,14 @@ def test_collectives(program, ranks):
 
 
 def test_a_verdict_of_one_rank_reaches_all(program):
-    done = program("verdict_of_one_rank")
+    done = program("verdict_of_one_rank", timeout=10)
     assert done.returncode == 2
     for rank in range(2):
         assert f"rank {rank}: the file on rank 1 is bad" in done.stdout
 
 
 def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
-    done = program("exception_on_one_rank", ranks=3)
+    done = program("exception_on_one_rank", ranks=3, timeout=10)
     assert done.returncode != 0
     assert done.stderr.count("ValueError: a bug on one rank") == 1
     assert "rank 1 of 3" in done.stderr
