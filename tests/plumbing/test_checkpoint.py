@@ -7,9 +7,11 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from baselines_lite import UserError, evaluate, load, ppo2
-from baselines_lite.common.checkpoint import space_from_json, space_to_json
+from baselines_lite.common import networks
+from baselines_lite.common.checkpoint import space_from_json, space_to_json, weights
 from baselines_lite.common.policy import ActorCritic
 from tests.conftest import ROOT
 
@@ -62,6 +64,50 @@ def test_all_weights_and_statistics_come_back(tmp_path):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(loaded.normalize.obs.mean, [1, 2, 3])
     assert loaded.action_space == policy.action_space and loaded.observation_space == policy.observation_space
+
+
+class Counting(tf.Module):
+    """Layers without names in a dict of lists, one of them used twice, and a variable that is not trained."""
+
+    out_size = 4
+
+    def __init__(self, size, rng):
+        super().__init__()
+        dense = [networks.Dense(n, 4, rng=rng) for n in (size, 4)]
+        self.parts = {"body": dense, "neck": (dense[1], networks.LayerNorm(4))}
+        self.seen = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def __call__(self, x):
+        for layer in (*self.parts["body"], *self.parts["neck"]):
+            x = layer(x)
+        return x
+
+
+def test_weights_are_named_by_their_paths():
+    module = Counting(3, np.random.default_rng(0))
+    found = weights(module)
+    assert list(found) == ["parts/body/0/b", "parts/body/0/w", "parts/body/1/b", "parts/body/1/w", "parts/neck/1/bias",
+                           "parts/neck/1/gain", "seen"]
+    assert found["parts/body/1/w"] is module.parts["neck"][0].w and found["seen"] is module.seen
+    odd = tf.Module()
+    odd.parts = {"a/b": tf.Variable(1.0), "a": {"b": tf.Variable(2.0)}, 1: tf.Variable(3.0), "1": tf.Variable(4.0)}
+    assert {path: float(v) for path, v in weights(odd).items()} == {
+        "parts/a/b": 2.0, "parts/'a/b'": 1.0, "parts/1": 3.0, "parts/'1'": 4.0}
+
+
+@pytest.mark.parametrize("value_network", ["copy", "shared"])
+def test_layers_without_names_and_what_is_not_trained_come_back(value_network, tmp_path, monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "counting", lambda size, *, rng, dtype, name: Counting(size, rng))
+    policy = ActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), network="counting", seed=4,
+                         value_network=value_network)
+    for net in {id(net): net for net in (policy.pi_net, policy.vf_net)}.values():
+        net.seen.assign(2**40 + 1)
+        net.parts["neck"][1].gain.assign([1.0, -2.0, 3.0, -4.0])
+    policy.save(str(tmp_path / "m"))
+    loaded, obs = load(str(tmp_path / "m")), np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    for mine, theirs in zip(policy.evaluate(tf.constant(obs)), loaded.evaluate(tf.constant(obs))):
+        np.testing.assert_array_equal(*(getattr(x, "logits", x) for x in (mine, theirs)))
+    assert len(weights(loaded)) == len(policy.variables) and loaded.vf_net.seen.numpy() == 2**40 + 1
 
 
 @pytest.mark.parametrize("space", [
