@@ -35,7 +35,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
-        optimizer.lead(policy)
         step = Minibatches(policy, optimizer, lambda batch, _: losses.actor_critic_loss(
             policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
         collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,

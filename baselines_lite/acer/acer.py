@@ -26,9 +26,9 @@ from baselines_lite.common import losses
 from baselines_lite.common.actor_q import ActorQ, expected
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import Vectors
 from baselines_lite.common.gradient_step import GradientStep
 from baselines_lite.common.minibatch import Batch
+from baselines_lite.common.mpi_optimizer import Gradient
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
@@ -164,23 +164,19 @@ def share(where: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 class Update:
-    """One step on a batch of segments, and the average policy's parameters."""
+    """One step on a batch of segments, and the average policy."""
 
     def __init__(self, policy: ActorQ, optimizer: MpiRmsProp, cfg: Config) -> None:
-        self.policy, self.optimizer, self.cfg = policy, optimizer, cfg
-        self.state = optimizer.state()
-        self.average = self.state.theta
+        self.policy, self.optimizer, self.cfg, self.average = policy, optimizer, cfg, policy.copy()
         self._step = GradientStep(optimizer, self.gradient, policy.prefers_xla)
-        self._mean = Compiled(lambda old, new: [cfg.alpha * x + (1.0 - cfg.alpha) * y
-                                                for x, y in zip(old, new, strict=True)], xla=True)
+        self._follow = Compiled(self._move_average, xla=policy.prefers_xla)
 
     def __call__(self, segments: Segments, lr: float) -> np.ndarray:
         """Steps the parameters; returns the figures STATS."""
         batch = {name: tf.constant(array) for name, array in segments.data.items()}
         batch["end_values"] = tf.constant(self._end_values(segments))
-        self.state, figures = self._step(self.state, lr, self.average, batch)
-        self.average = self._mean(self.average, self.state.theta)
-        self.optimizer.assign(self.state)
+        figures, = self._step(lr, batch)
+        self._follow()
         return figures.numpy()
 
     def _end_values(self, segments: Segments) -> np.ndarray:
@@ -191,13 +187,14 @@ class Update:
             values[ends.segments, ends.steps] = self.policy.values(ends.obs, *memory)
         return values
 
-    def gradient(self, theta: Vectors, average: Vectors, batch: Batch) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, FIGURES) of a batch at the parameters theta, with those of the average policy."""
-        policy, parts = self.policy, self.optimizer.parts
-        with parts.at(policy, average):
-            log_average = outputs(policy, batch)[0][:, :-1]
+    def gradient(self, batch: Batch) -> tuple[Gradient, tf.Tensor]:
+        """(gradient, FIGURES) of a batch."""
+        log_average = outputs(self.average, batch)[0][:, :-1]
         with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with parts.at(policy, theta):
-                loss, stats = loss_and_stats(policy, self.cfg, batch, log_average)
-        return tape.gradient(loss, theta), stats
+            loss, stats = loss_and_stats(self.policy, self.cfg, batch, log_average)
+        return self.optimizer.gradient(tape, loss), stats
+
+    def _move_average(self) -> None:
+        """average <- alpha average + (1 - alpha) theta."""
+        for mean, new in zip(self.average.trainable_variables, self.policy.trainable_variables, strict=True):
+            mean.assign_sub((1.0 - self.cfg.alpha) * (mean - new))

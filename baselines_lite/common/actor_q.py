@@ -35,8 +35,9 @@ class ActorQ(ActorCritic):
     def log_pi_and_q(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                      ) -> tuple[tf.Tensor, tf.Tensor]:
         """(log pi(a|s), Q(s, a)) of every action: [B, K] each, of features [B, ...], differentiable."""
-        pi_latent, vf_latent, _ = self.latents(features, state, firsts)
-        return self.pdtype.pd(self.pi_head(pi_latent)).log_probs, self.vf_head(vf_latent)
+        with self.parameters.read_once():
+            pi_latent, vf_latent, _ = self.latents(features, state, firsts)
+            return self.pdtype.pd(self.pi_head(pi_latent)).log_probs, self.vf_head(vf_latent)
 
     def log_probs(self, heads: np.ndarray) -> np.ndarray:
         """log pi(a|s) of every action [..., K] by the policy head's outputs [..., K]."""

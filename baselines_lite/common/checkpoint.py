@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from baselines_lite.common.actor_q import ActorQ  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.deterministic_policy import DeterministicPolicy  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.parameters import weights
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy  # noqa: F401  (a kind of Policy)
 
@@ -39,7 +38,6 @@ def save_policy(path: str | Path, policy: Policy) -> None:
         "observation_space": space_to_json(policy.observation_space),
         "action_space": space_to_json(policy.action_space),
     }
-    policy.sync()
     tensors = {f"weights/{name}": value.numpy() for name, value in weights(policy).items()}
     tensors |= {f"normalize/{name}": value for name, value in policy.normalize.state().items()}
     data = save({name: np.asarray(t, order="C") for name, t in tensors.items()},
@@ -100,46 +98,6 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise UserError(f"the model file {str(path)!r} has format {metadata.get('format')}, but this version reads "
                         f"only {FORMAT}: load it with the version that wrote it, or train the policy again")
     return metadata, tensors
-
-
-def is_weight(value: Any) -> bool:
-    """Whether an attribute is what a model file holds: numpy(), assign(), shape, dtype and trainable are used of it."""
-    return isinstance(value, tf.Variable)
-
-
-def weights(module: tf.Module) -> dict[str, tf.Variable]:
-    """A module's variables, those that are not trained too, by the path of attributes that leads to each.
-
-    Attributes come in alphabetical order, elements of lists and tuples by number, those of dicts by key, depth first.
-    What several paths lead to has the first of them.
-    """
-    found: dict[str, tf.Variable] = {}
-    seen: set[int] = set()
-
-    def walk(value: Any, path: tuple[str, ...]) -> None:
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if is_weight(value):
-            found["/".join(path)] = value
-        for name, part in parts(value):
-            walk(part, (*path, name))
-
-    walk(module, ())
-    return found
-
-
-def parts(value: Any) -> list[tuple[str, Any]]:
-    """What a module, list, tuple or dict consists of, by name; nothing for anything else."""
-    if isinstance(value, dict):  # a key that is no name is quoted, so that no two are alike
-        named = {key if isinstance(key, str) and key.isidentifier() else repr(key): part for key, part in value.items()}
-        return sorted(named.items(), key=itemgetter(0))
-    if isinstance(value, list | tuple):
-        return [(str(i), part) for i, part in enumerate(value)]
-    if isinstance(value, tf.Module):
-        own = [(name, part) for name, part in vars(value).items() if not name.startswith("_self_")]  # TensorFlow's
-        return sorted(own, key=itemgetter(0))
-    return []
 
 
 def assign(policy: Policy, path: str | Path, tensors: dict[str, np.ndarray]) -> None:

@@ -40,7 +40,7 @@ class Compiled:
         if shapes not in self._traced:
             self._traced[shapes] = self._trace(inputs)
         run, captured, structure = self._traced[shapes]
-        return packed(structure, iter(run(*leaves, *captured)))
+        return packed(structure, iter(run(*leaves, *captured) or ()))
 
     def _trace(self, inputs: tuple) -> tuple[Callable[..., Any], list[tf.Tensor], Any]:
         concrete = self._function.get_concrete_function(*inputs)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from baselines_lite.common import networks
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.parameters import Parameters, trainable
 from baselines_lite.common.policy import Acted, Actor, Policy
 
 HEAD_RANGE = 3e-3  # of the last layers' initial weights: actions and values begin near 0 (1509.02971, section 7)
@@ -43,6 +44,7 @@ class DeterministicPolicy(Policy):
                             "--network=mlp, or a2c or ppo2")
         self.pi_head = self._head(self.pi_net.out_size, self.num_actions, "pi_head")
         self.q_head = self._head(self.q_net.out_size, 1, "q_head")
+        self.parameters = Parameters([self.pi_net, self.pi_head], [self.q_net, self.q_head])
         self._q = Compiled(self.q, xla=False, any_batch=True)
         self._pi = Compiled(self.pi, xla=False, any_batch=True)
 
@@ -54,24 +56,26 @@ class DeterministicPolicy(Policy):
     @property
     def pi_variables(self) -> list[tf.Variable]:
         """What pi depends on."""
-        return [*self.pi_net.trainable_variables, *self.pi_head.trainable_variables]
+        return trainable(self.pi_net, self.pi_head)
 
     @property
     def q_variables(self) -> list[tf.Variable]:
         """What Q depends on."""
-        return [*self.q_net.trainable_variables, *self.q_head.trainable_variables]
+        return trainable(self.q_net, self.q_head)
 
     def pi(self, features: tf.Tensor) -> tf.Tensor:
         """Actions [B, d] in [-1, 1] of features [B, n]."""
-        return tf.tanh(self.pi_head(self.pi_net(features)))
+        with self.parameters.read_once():
+            return tf.tanh(self.pi_head(self.pi_net(features)))
 
     def q(self, features: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
         """Q [B] of features [B, n] and actions [B, d]."""
-        return tf.squeeze(self.q_head(self.q_net(tf.concat([features, actions], axis=1))), axis=-1)
+        with self.parameters.read_once():
+            return tf.squeeze(self.q_head(self.q_net(tf.concat([features, actions], axis=1))), axis=-1)
 
     def q_weights(self) -> list[tf.Tensor]:
         """The weights of Q's hidden layers, without biases and the last layer."""
-        return [layer.w for layer in self.q_net.submodules if isinstance(layer, networks.Dense)]
+        return [layer.w.value() for layer in self.q_net.submodules if isinstance(layer, networks.Dense)]
 
     @property
     def prefers_xla(self) -> bool:

@@ -33,6 +33,7 @@ from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.minibatch import Batch
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.networks import Conv, Dense, recording
+from baselines_lite.common.parameters import Parameter, weights
 from baselines_lite.common.policy import ActorCritic
 
 Layer = Dense | Conv
@@ -203,7 +204,7 @@ def to_matrix(w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.reshape(w, [-1, w.shape[-1]]), b[None]], axis=0)
 
 
-def from_matrix(matrix: tf.Tensor, w: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
+def from_matrix(matrix: tf.Tensor, w: Parameter) -> tuple[tf.Tensor, tf.Tensor]:
     """The inverse of `to_matrix`, for weights of the shape of `w`."""
     return tf.reshape(matrix[:-1], w.shape), matrix[-1]
 
@@ -221,21 +222,22 @@ Loss = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]  # -> loss [], figures to 
 LogLikelihood = Callable[[Batch], tf.Tensor]
 
 
-def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[tf.Variable]]:
-    """A policy's layers, and its variables: w and b of each, then the log standard deviation if it has one.
+def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[Parameter]]:
+    """A policy's layers, and its parameters: w and b of each, then the log standard deviation if it has one.
 
     Raises UserError for a network with other parameters, or with layers that share theirs.
     """
     layers: list[Layer] = [m for m in policy.submodules if isinstance(m, Dense | Conv)]
-    variables = [v for layer in layers for v in (layer.w, layer.b)] + ([] if policy.logstd is None else [policy.logstd])
-    known = {id(v) for v in variables}
-    foreign = [v.name for v in policy.trainable_variables if id(v) not in known]
+    parameters = [p for layer in layers for p in (layer.w, layer.b)]
+    parameters += [] if policy.logstd is None else [policy.logstd]
+    known = {id(p) for p in parameters}
+    foreign = [path for path, p in weights(policy).items() if p.trainable and id(p) not in known]
     if foreign:
         raise UserError(f"KFAC does not support the network {policy.network}: its {foreign[0]} is no part of a dense "
                         "or convolutional layer. Use a network of those, or a2c")
-    if len(known) < len(variables):
+    if len(known) < len(parameters):
         raise UserError(f"KFAC does not support the network {policy.network}: two of its layers share a parameter")
-    return layers, variables
+    return layers, parameters
 
 
 class Kfac:
@@ -262,7 +264,8 @@ class Kfac:
         self.damping, self.max_grad_norm = damping, max_grad_norm
         self.examples, self.positions = examples, positions
         self.rng = rng or np.random.default_rng(0)
-        self.layers, self.variables = layers_of(policy)
+        self.layers, self.parameters = layers_of(policy)
+        self.variables = policy.trainable_variables
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         # LAPACK would start a thread for each core, on each rank.
@@ -272,10 +275,10 @@ class Kfac:
                         for pair in sizes]
         self.inverter = Inverter(comm, sizes, damping, asynchronous)
         self.updates = self.accumulated = self._left_out = 0
-        self._velocity = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
+        self._velocity = [tf.Variable(tf.zeros_like(p.value()), trainable=False) for p in self.parameters]
         pi, vf = ({id(v) for v in variables} for variables in (policy.pi_variables, policy.vf_variables))
         networks = [pi | vf] if policy.vf_net is policy.pi_net else [pi, vf]
-        self._networks = [[i for i, v in enumerate(self.variables) if id(v) in ids] for ids in networks]
+        self._networks = [[i for i, p in enumerate(self.parameters) if id(p.variable) in ids] for ids in networks]
         self._natural = False  # whether the last step was along the natural gradient
         self._gradient = Compiled(self._gradient_of, xla=policy.prefers_xla)
         self._statistics = Compiled(self._statistics_of, xla=policy.prefers_xla)
@@ -330,10 +333,12 @@ class Kfac:
         self._left_out += not merged
 
     def _gradient_of(self, data: Batch) -> list[tf.Tensor]:
-        """The gradient by each of `variables`, and the stats."""
+        """The gradient by each of `parameters`, and the stats."""
         with tf.GradientTape() as tape:
             loss, stats = self._loss(data)
-        return [*tape.gradient(loss, self.variables, unconnected_gradients="zero"), stats]
+        g = tape.gradient(loss, self.variables, unconnected_gradients="zero")
+        parts = self.policy.parameters.split(g, self.variables)
+        return [*(parts[p] for p in self.parameters), stats]
 
     def _statistics_of(self, data: Batch, spots: tf.Tensor) -> list[tf.Tensor]:
         """The factors A, G of every layer, one after the other; spots [layers, positions] in [0, 1)."""
@@ -341,7 +346,8 @@ class Kfac:
             total = self._log_likelihood(data)
         seen = {id(layer): (x, y) for layer, x, y in records}
         if len(seen) < len(records) or len(seen) < len(self.layers):
-            raise UserError(f"KFAC does not support the network {self.policy.network}: a layer is used twice, or never")
+            raise UserError(f"KFAC does not support the network {self.policy.network}: a layer is used twice or never, "
+                            "or inside a @tf.function of its own")
         gradients = tape.gradient(total, [seen[id(layer)][1] for layer in self.layers])
         found = []
         for layer, g, spot in zip(self.layers, gradients, tf.unstack(spots), strict=True):
@@ -388,7 +394,7 @@ class Kfac:
         return nus[0], inner[0], tf.cast(taken, lr.dtype)
 
     def _preconditioned(self, g: list[tf.Tensor], inverses: list[Inverses]) -> list[tf.Tensor]:
-        """D, of the shapes of the gradient g, which are those of `variables`."""
+        """D, of the shapes of the gradient g, which are those of `parameters`."""
         D: list[tf.Tensor] = []
         for i, (layer, inverse) in enumerate(zip(self.layers, inverses, strict=True)):
             V = to_matrix(g[2 * i], g[2 * i + 1])
@@ -410,9 +416,9 @@ class Kfac:
         Nothing changes if D is not finite, or not valid.
         """
         taken = valid & all_finite(D)
-        for variable, velocity, x in zip(self.variables, self._velocity, D, strict=True):
+        for parameter, velocity, x in zip(self.parameters, self._velocity, D, strict=True):
             new = tf.where(taken, self.momentum * velocity + x, velocity)
-            variable.assign_sub(tf.where(taken, lr * (1 - self.momentum) * new, tf.zeros_like(new)))
+            parameter.assign(parameter.value() - tf.where(taken, lr * (1 - self.momentum) * new, tf.zeros_like(new)))
             velocity.assign(new)
         return taken
 

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common.compiled import Compiled, graph
-from baselines_lite.common.flat import Vectors
 from baselines_lite.common.gradient_step import GradientStep
-from baselines_lite.common.mpi_optimizer import MpiOptimizer
+from baselines_lite.common.mpi_optimizer import Gradient, MpiOptimizer
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Rollout, flatten, sequences
 
@@ -47,10 +46,8 @@ def shuffled(rng: np.random.Generator, count: int, epochs: int, nminibatches: in
 class Minibatches:
     """Steps an optimizer (MpiAdam, MpiRmsProp) on minibatches of a loss.
 
-    One process: XLA compiles the whole loop. Several: XLA compiles the work between two Allreduces of [gradient,
-    stats], which is to apply one averaged gradient and to compute the next, and TensorFlow runs the loop around it. (A
-    call from Python for each minibatch costs 360 to 770 us, this 280.) Convolutions on a CPU: XLA compiles the
-    optimizer's step only.
+    One process: XLA compiles the whole loop. Several: it compiles the gradient, and TensorFlow runs the loop around
+    that, the Allreduce of [gradient, stats] and the step. Convolutions on a CPU: TensorFlow runs all of it.
 
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
     whose figure of that name exceeds the limit.
@@ -63,8 +60,7 @@ class Minibatches:
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
         self._whole_batch = GradientStep(optimizer, self._gradient, xla)
-        self._step_and_gradient = graph(self._step_then_gradient, xla=not alone and xla)
-        self._step = graph(optimizer.step, xla=True)
+        self._gradient_of = graph(self._gradient_of_one, xla=not alone and xla)
 
     def __call__(self, data: Batch, indices: np.ndarray | None, lr: float, constants: Sequence[float] = (),
                  per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
@@ -74,62 +70,50 @@ class Minibatches:
         Returns the stats' means over the minibatches that were looked at.
         """
         dtype = self.policy.dtype
-        state, rates = self.optimizer.state(), tf.constant([lr, *constants], dtype)
+        constants = tf.constant(constants, dtype)
         if indices is None:
-            state, figures = self._whole_batch(state, lr, data, rates)
-            means = figures.numpy()[: len(self.stats)]
+            means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
         else:
             each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
-            state, total, count = self._update(state, data, tf.constant(indices), each, rates)
+            total, count = self._update(tf.constant(lr, dtype), data, tf.constant(indices), each, constants)
             means = total.numpy() / count.numpy()
-        self.optimizer.assign(state)
         return dict(zip(self.stats, means.tolist(), strict=True))
 
-    def _gradient(self, theta: Vectors, batch: Batch, rates: tf.Tensor) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, stats) of a batch at the parameters theta."""
+    def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
+        """(gradient, stats) of a batch."""
         if self.policy.recurrent:
             batch = {name: tf.reshape(x, [-1, *x.shape[2:]]) if name not in ("obs", "firsts", "states") and x.shape.rank
                      else x for name, x in batch.items()}
         with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with self.optimizer.parts.at(self.policy, theta):
-                loss, stats = self.loss(batch, rates[1:])
-        return tape.gradient(loss, theta), stats
+            loss, stats = self.loss(batch, constants)
+        return self.optimizer.gradient(tape, loss), stats
 
-    def _gradient_of(self, theta: Vectors, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
-                     ) -> tuple[Vectors, tf.Tensor]:
-        """(gradient, stats) of minibatch i at the parameters theta."""
+    def _gradient_of_one(self, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, constants: tf.Tensor
+                         ) -> tuple[Gradient, tf.Tensor]:
+        """(gradient, stats) of minibatch i."""
         rows = tf.gather(indices, i)  # indices[i] would be compiled for each i
         batch = {name: tf.gather(array, rows) for name, array in data.items()}
-        return self._gradient(theta, batch | {name: tf.gather(array, i) for name, array in each.items()}, rates)
+        return self._gradient(batch | {name: tf.gather(array, i) for name, array in each.items()}, constants)
 
-    def _step_then_gradient(self, state: Any, g: Vectors, *inputs: tf.Tensor | Batch) -> tuple[Any, Vectors, tf.Tensor]:
-        """Applies the averaged gradient of the last minibatch, and computes that of another, with its stats."""
-        state = self._step(state, g, inputs[-1][0])
-        return state, *self._gradient_of(state.theta, *inputs)
+    def _all_minibatches(self, lr: tf.Tensor, *inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """A step on every minibatch in turn, or until stop_at: (the sum of the stats, the number of minibatches)."""
+        _, indices, *_ = inputs
 
-    def _all_minibatches(self, state: Any, data: Batch, indices: tf.Tensor, each: Batch, rates: tf.Tensor
-                         ) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """Every minibatch in turn, or until stop_at: (the state then, the sum of the stats, the number of minibatches).
-        """
-        inputs = (data, indices, each, rates)
+        def minibatch(i: tf.Tensor, go_on: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            g, stats = self.optimizer.average(*self._gradient_of(i, *inputs))
+            return i + 1, self._step(g, stats, lr), total + stats
 
-        def close(stats: tf.Tensor) -> tf.Tensor | bool:  # averaged: the same on every rank
-            if self.stop_at is None:
-                return True
-            name, limit = self.stop_at
-            return stats[self.stats.index(name)] <= limit
+        count, _, total = tf.while_loop(
+            lambda i, go_on, _: tf.logical_and(i < indices.shape[0], go_on), minibatch,
+            (tf.constant(0), tf.constant(True), tf.zeros([len(self.stats)], lr.dtype)), parallel_iterations=1)
+        return total, count
 
-        def minibatch(i: tf.Tensor, state: Any, g: Vectors, stats: tf.Tensor, total: tf.Tensor) -> tuple:
-            state, g, stats = self._step_and_gradient(state, g, i, *inputs)
-            g, stats = self.optimizer.average(g, stats)
-            return i + 1, state, g, stats, total + stats
-
-        g, stats = self.optimizer.average(*self._gradient_of(state.theta, tf.constant(0), *inputs))
-        i, state, g, stats, total = tf.while_loop(
-            lambda i, state, g, stats, total: tf.logical_and(i < indices.shape[0], close(stats)), minibatch,
-            (tf.constant(1), state, g, stats, stats), parallel_iterations=1)
-        last = self._step(state, g, rates[0])
-        if self.stop_at is not None:
-            last = tf.nest.map_structure(lambda new, old: tf.where(close(stats), new, old), last, state)
-        return last, total, i
+    def _step(self, g: Gradient, stats: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+        """Applies an averaged gradient, unless its stats forbid it; whether to go on, the same on every rank."""
+        if self.stop_at is None:
+            self.optimizer.apply(g, lr)
+            return tf.constant(True)
+        name, limit = self.stop_at
+        close = stats[self.stats.index(name)] <= limit
+        tf.cond(close, lambda: self.optimizer.apply(g, lr), lambda: tf.zeros([], lr.dtype))
+        return close

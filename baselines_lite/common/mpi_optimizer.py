@@ -1,80 +1,70 @@
 """First-order optimizers whose gradient is averaged over ranks.
 
 Every rank applies the same averaged gradient to the same parameters, so that parameters stay bitwise equal, which
-`Experiment.log` checks. An update takes `state()`, carries it through its compiled steps (`average`, then `step`), and
-hands it to `assign`: tensors are far cheaper than variables, inside a compiled function and on the way into it.
-Parameters, gradients and moments are lists of vectors; see flat.Parts.
+`Experiment.log` checks. A compiled update takes a gradient, calls `average` and then `apply`, which changes the
+variables in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from baselines_lite.common.flat import Parts, Vectors, get_flat, set_flat
+from baselines_lite.common.flat import flatten, get_flat, set_flat, unflatten
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import Policy
+from baselines_lite.common.parameters import LARGE
+
+Gradient = list[tf.Tensor]  # one tensor for each variable of an optimizer, of its shape
 
 
 class MpiOptimizer:
-    """What MpiAdam and MpiRmsProp share. Rank 0 first gives its parameters to all ranks.
-
-    The variables hold the parameters, unless a policy follows: see `lead`.
-    """
+    """What MpiAdam and MpiRmsProp share. Rank 0 first gives its parameters to all ranks."""
 
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, max_grad_norm: float | None) -> None:
-        self.parameters, self.comm, self.max_grad_norm = list(variables), comm, max_grad_norm
-        self.parts = Parts(self.parameters)
-        self.dtype = self.parameters[0].dtype
+        self.variables, self.comm, self.max_grad_norm = list(variables), comm, max_grad_norm
+        self.dtype = self.variables[0].dtype
         if comm.size > 1:
-            set_flat(self.parameters, comm.broadcast(get_flat(self.parameters)))
-        self._state = self.initial(self.parts.read())
-        self._hand_over: Callable[[Vectors], None] | None = None
+            set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
 
-    def lead(self, policy: Policy) -> None:
-        """From now on this holds the parameters, all that the policy has, and the policy follows: see Policy.follow.
+    def slots(self, value: float) -> list[tf.Variable]:
+        """A variable beside each of `variables`, of its shape, filled with a number."""
+        return [tf.Variable(tf.fill(v.shape, tf.constant(value, v.dtype)), trainable=False) for v in self.variables]
 
-        It saves reading and writing the variables, which takes longer than a small update. Values that are assigned to
-        a variable by hand are lost.
-        """
-        self._hand_over = policy.follow(self.parts)
+    def gradient(self, tape: tf.GradientTape, loss: tf.Tensor) -> Gradient:
+        """d loss / d variables; zeros where the loss does not depend on one."""
+        return tape.gradient(loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    def initial(self, theta: Vectors) -> Any:
-        """The state before the first step: a NamedTuple whose first field is theta, the parameters."""
-        raise NotImplementedError
-
-    def step(self, state: Any, g: Vectors, lr: tf.Tensor | Vectors) -> Any:
-        """The state after one step down the gradient g, with one learning rate or one for each element."""
-        raise NotImplementedError
-
-    def clip(self, g: Vectors) -> Vectors:
-        """g, scaled down to the Euclidean norm `max_grad_norm` if it is longer."""
-        limit = self.max_grad_norm
-        if limit is None:
-            return g
-        scale = limit / tf.maximum(tf.linalg.global_norm(g), limit)
-        return [part * scale for part in g]
-
-    def state(self) -> Any:
-        """The present parameters and moments."""
-        return self._state if self._hand_over else self._state._replace(theta=self.parts.read())
-
-    def average(self, g: Vectors, figures: tf.Tensor) -> tuple[Vectors, tf.Tensor]:
+    def average(self, g: Gradient, figures: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
         """Means over ranks of a gradient and of figures [k], inside a compiled function, not inside XLA.
 
-        One Allreduce for each vector, the figures with the last: to join large ones would cost more.
+        One Allreduce for each large tensor, one for the small ones and the figures together.
         """
         if self.comm.size == 1:
             return g, figures
-        vectors = [*g[:-1], tf.concat([g[-1], figures], axis=0)]
+        large = [i for i, x in enumerate(g) if x.shape.num_elements() >= LARGE]
+        small = [i for i in range(len(g)) if i not in large]
+        together = [*(g[i] for i in small), figures]
+        vectors = [*(g[i] for i in large), flatten(together)]
         averaged = tf.numpy_function(lambda *arrays: [self.comm.mean(array) for array in arrays], vectors,
                                      [vector.dtype for vector in vectors])
-        *large, last = (tf.ensure_shape(x, vector.shape) for x, vector in zip(averaged, vectors, strict=True))
-        return [*large, last[: self.parts.sizes[-1]]], last[self.parts.sizes[-1] :]
+        *alone, rest = (tf.ensure_shape(x, vector.shape) for x, vector in zip(averaged, vectors, strict=True))
+        *parts, figures = unflatten(rest, together)
+        found = dict(zip([*large, *small], [*alone, *parts], strict=True))
+        return [found[i] for i in range(len(g))], figures
 
-    def assign(self, state: Any) -> None:
-        """Makes a state the present one, and hands its parameters to the variables. Not inside compiled functions."""
-        self._state = state
-        (self._hand_over or self.parts.write)(state.theta)
+    def apply(self, g: Gradient, lr: tf.Tensor | Sequence[tf.Tensor]) -> tf.Tensor:
+        """One step down the gradient g, first scaled down to the Euclidean norm `max_grad_norm` if it is longer.
+
+        With one learning rate, or one for each variable. Returns the norm that g had.
+        """
+        norm = tf.linalg.global_norm(g)
+        if self.max_grad_norm is not None:
+            scale = self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
+            g = [scale * x for x in g]
+        self.step(g, lr if isinstance(lr, list | tuple) else [lr] * len(g))
+        return norm
+
+    def step(self, g: Gradient, lr: Sequence[tf.Tensor]) -> None:
+        """One step down the gradient g, with a learning rate for each variable."""
+        raise NotImplementedError

@@ -4,7 +4,8 @@ A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential | 
 own keywords become command-line flags. `size` is the length of the feature vectors; for pictures, (height, width,
 channels); for a picture and a vector beside it, (height, width, channels, length). A network of one's own may also
 return any tf.Module that maps features [B, ...] to [B, k] and has `out_size`; without `numpy()` it acts through a
-compiled function. A builder that takes `compute` (a dtype) offers other arithmetic than that of its weights.
+compiled function. What it trains are Parameters, or tf.Variables, which cost each update a little more. A builder that
+takes `compute` (a dtype) offers other arithmetic than that of its weights.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from baselines_lite.common.config import (
     Sizes,
 )
 from baselines_lite.common.errors import UserError, unknown
-from baselines_lite.common.flat import read
+from baselines_lite.common.parameters import Parameter
 
 NumpyFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -49,24 +50,29 @@ def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
 
 _records: list[tuple[Any, tf.Tensor, tf.Tensor]] | None = None
 _tape: tf.GradientTape | None = None
+_graph: Any = None
 
 
 @contextlib.contextmanager
 def recording(tape: tf.GradientTape) -> Iterator[list[tuple[Any, tf.Tensor, tf.Tensor]]]:
     """Within the block, every Dense and Conv that runs is noted as (layer, input, pre-activation), for KFAC.
 
-    The tape watches the pre-activations, so that gradients by them can be taken.
+    The tape watches the pre-activations, so that gradients by them can be taken; which is impossible, a UserError,
+    inside a @tf.function of a network's own.
     """
-    global _records, _tape
-    _records, _tape = [], tape
+    global _records, _tape, _graph
+    _records, _tape, _graph = [], tape, tf.compat.v1.get_default_graph()
     try:
         yield _records
     finally:
-        _records = _tape = None
+        _records = _tape = _graph = None
 
 
 def _noted(layer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     if _records is not None:
+        if tf.compat.v1.get_default_graph() is not _graph:
+            raise UserError("KFAC does not support the network: it runs a layer inside a @tf.function or a loop of its "
+                            "own; remove that, or use a2c")
         _tape.watch(y)
         _records.append((layer, x, y))
     return y
@@ -78,16 +84,17 @@ class Dense(tf.Module):
     def __init__(self, n_in: int, n_out: int, *, rng: np.random.Generator, gain: float = np.sqrt(2),
                  dtype: tf.DType = tf.float32, compute: tf.DType | None = None, name: str = "dense") -> None:
         super().__init__()
-        self.w = tf.Variable(orthogonal(rng, (n_in, n_out), gain), dtype=dtype, name=f"{name}/w")
-        self.b = tf.Variable(np.zeros(n_out), dtype=dtype, name=f"{name}/b")
+        self.w = Parameter(orthogonal(rng, (n_in, n_out), gain), dtype, f"{name}/w")
+        self.b = Parameter(np.zeros(n_out), dtype, f"{name}/b")
         self.compute = compute or dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return _noted(self, x, tf.matmul(x, tf.cast(self.w, self.compute)) + tf.cast(self.b, self.compute))
+        w, b = (tf.cast(parameter.value(), self.compute) for parameter in (self.w, self.b))
+        return _noted(self, x, tf.matmul(x, w) + b)
 
     def numpy(self) -> NumpyFunction:
-        """The layer with a copy of its present weights, in NumPy."""
-        w, b = read(self.w), read(self.b)
+        """The layer with its present weights, in NumPy."""
+        w, b = self.w.numpy(), self.b.numpy()
 
         def forward(x: np.ndarray) -> np.ndarray:
             y = x.dot(w)
@@ -111,13 +118,14 @@ class Conv(tf.Module):
         shape = (kernel, kernel, n_in, n_out)
         w = (orthogonal(rng, (kernel * kernel * n_in, n_out), np.sqrt(2)).reshape(shape) if padding == "VALID"
              else glorot_uniform(rng, shape))
-        self.w = tf.Variable(w, dtype=dtype, name=f"{name}/w")
-        self.b = tf.Variable(np.zeros(n_out), dtype=dtype, name=f"{name}/b")
+        self.w = Parameter(w, dtype, f"{name}/w")
+        self.b = Parameter(np.zeros(n_out), dtype, f"{name}/b")
         self.stride, self.padding, self.scale, self.compute = stride, padding, scale, compute or dtype
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        w = tf.cast(self.w * tf.constant(self.scale, self.w.dtype), self.compute)
-        y = tf.nn.bias_add(tf.nn.conv2d(x, w, self.stride, self.padding), tf.cast(self.b, self.compute))
+        w = self.w.value()
+        w = tf.cast(w * tf.constant(self.scale, w.dtype), self.compute)
+        y = tf.nn.bias_add(tf.nn.conv2d(x, w, self.stride, self.padding), tf.cast(self.b.value(), self.compute))
         return _noted(self, x, y)
 
 
@@ -162,17 +170,26 @@ class LayerNorm(tf.Module):
 
     def __init__(self, size: int, *, dtype: tf.DType = tf.float32, name: str = "ln") -> None:
         super().__init__()
-        self.gain = tf.Variable(np.ones(size), dtype=dtype, name=f"{name}/gain")
-        self.bias = tf.Variable(np.zeros(size), dtype=dtype, name=f"{name}/bias")
+        self.gain = Parameter(np.ones(size), dtype, f"{name}/gain")
+        self.bias = Parameter(np.zeros(size), dtype, f"{name}/bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        var = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        return centred * tf.math.rsqrt(var + 1e-5) * self.gain + self.bias
+        return self.function()(x)
+
+    def function(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The layer with its parameters read: before a loop, not at each of its steps."""
+        gain, bias = self.gain.value(), self.bias.value()
+
+        def forward(x: tf.Tensor) -> tf.Tensor:
+            centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+            var = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+            return centred * tf.math.rsqrt(var + 1e-5) * gain + bias
+
+        return forward
 
     def numpy(self) -> NumpyFunction:
-        """The layer with a copy of its present weights, in NumPy."""
-        gain, bias = read(self.gain), read(self.bias)
+        """The layer with its present weights, in NumPy."""
+        gain, bias = self.gain.numpy(), self.bias.numpy()
 
         def forward(x: np.ndarray) -> np.ndarray:
             centred = x - x.mean(axis=-1, keepdims=True)
@@ -214,7 +231,7 @@ class Sequential(tf.Module):
         return x
 
     def numpy(self) -> NumpyFunction:
-        """The network with a copy of its present weights, in NumPy."""
+        """The network with its present weights, in NumPy."""
         functions = [layer.numpy() for layer in self.layers]
 
         def forward(x: np.ndarray) -> np.ndarray:
@@ -236,24 +253,31 @@ class Lstm(tf.Module):
     def __init__(self, n_in: int, n: int, *, rng: np.random.Generator, layer_norm: bool = False,
                  dtype: tf.DType = tf.float32, name: str = "lstm") -> None:
         super().__init__()
-        self.wx = tf.Variable(orthogonal(rng, (n_in, 4 * n), 1.0), dtype=dtype, name=f"{name}/wx")
-        self.wh = tf.Variable(orthogonal(rng, (n, 4 * n), 1.0), dtype=dtype, name=f"{name}/wh")
-        self.b = tf.Variable(np.zeros(4 * n), dtype=dtype, name=f"{name}/b")
+        self.wx = Parameter(orthogonal(rng, (n_in, 4 * n), 1.0), dtype, f"{name}/wx")
+        self.wh = Parameter(orthogonal(rng, (n, 4 * n), 1.0), dtype, f"{name}/wh")
+        self.b = Parameter(np.zeros(4 * n), dtype, f"{name}/b")
         self.norm_x, self.norm_h, self.norm_c = (
-            LayerNorm(size, dtype=dtype, name=f"{name}/ln_{part}") if layer_norm else lambda x: x
+            LayerNorm(size, dtype=dtype, name=f"{name}/ln_{part}") if layer_norm else None
             for part, size in (("x", 4 * n), ("h", 4 * n), ("c", n)))
 
     def inputs(self, x: tf.Tensor) -> tf.Tensor:
         """What the inputs [B, n_in] of all steps add to z [B, 4 n]: one product, outside the loop over time."""
-        return self.norm_x(tf.matmul(x, self.wx)) + self.b
+        z = tf.matmul(x, self.wx.value())
+        return (z if self.norm_x is None else self.norm_x(z)) + self.b.value()
 
-    def step(self, inputs: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step: (h [B, n], the state after it)."""
-        c, h = tf.split(state, 2, axis=-1)
-        i, f, o, u = tf.split(inputs + self.norm_h(tf.matmul(h, self.wh)), 4, axis=-1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(u)
-        h = tf.sigmoid(o) * tf.tanh(self.norm_c(c))
-        return h, tf.concat([c, h], axis=-1)
+    def step(self) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """One step, (inputs, state) -> (h [B, n], the state after it), with its parameters read before the loop."""
+        wh = self.wh.value()
+        norm_h, norm_c = (norm.function() if norm else lambda x: x for norm in (self.norm_h, self.norm_c))
+
+        def forward(inputs: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            c, h = tf.split(state, 2, axis=-1)
+            i, f, o, u = tf.split(inputs + norm_h(tf.matmul(h, wh)), 4, axis=-1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(u)
+            h = tf.sigmoid(o) * tf.tanh(norm_c(c))
+            return h, tf.concat([c, h], axis=-1)
+
+        return forward
 
 
 class Recurrent(tf.Module):
@@ -278,13 +302,14 @@ class Recurrent(tf.Module):
         inputs = self.lstm.inputs(flat if self.trunk is None else self.trunk(flat))
         inputs = tf.transpose(tf.reshape(inputs, [-1, L, inputs.shape[-1]]), [1, 0, 2])
         keep = tf.transpose(1.0 - tf.cast(firsts, state.dtype))[:, :, None]
+        one_step = self.lstm.step()
         if L == 1:
-            h, state = self.lstm.step(inputs[0], state * keep[0])
+            h, state = one_step(inputs[0], state * keep[0])
             return h[:, None], state
         latents = tf.TensorArray(state.dtype, L, element_shape=(x.shape[0], self.out_size))
 
         def step(t: tf.Tensor, state: tf.Tensor, latents: tf.TensorArray) -> tuple:
-            h, state = self.lstm.step(tf.gather(inputs, t), state * tf.gather(keep, t))
+            h, state = one_step(tf.gather(inputs, t), state * tf.gather(keep, t))
             return t + 1, state, latents.write(t, h)
 
         _, state, latents = tf.while_loop(lambda t, *_: t < L, step, (tf.constant(0), state, latents),

@@ -26,9 +26,9 @@ class ParameterNoise:
                  ) -> None:
         self.perturbed, self.std, self._rng = perturbed, std, rng
         self._variables, self._of = variables, variables(policy)
-        normed = {id(v) for module in policy.submodules if isinstance(module, networks.LayerNorm)
-                  for v in module.trainable_variables}
-        self._mask = np.concatenate([np.full(int(np.prod(v.shape)), id(v) not in normed) for v in self._of])
+        normed = {id(p) for module in policy.submodules if isinstance(module, networks.LayerNorm)
+                  for p in (module.gain, module.bias)}
+        self._mask = policy.parameters.mask(self._of, lambda parameter: id(parameter) not in normed)
 
     def perturb(self, perturbed: Policy | None = None) -> None:
         """Draws new noise around the present parameters, for `perturbed` or for another policy like it."""

@@ -6,8 +6,8 @@ observations; `evaluate` takes normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
@@ -16,9 +16,9 @@ import tensorflow as tf
 from baselines_lite.common import networks
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.distributions import Pd, make_pd
-from baselines_lite.common.flat import Parts, Vectors, read, replaced
 from baselines_lite.common.normalize import Normalize
 from baselines_lite.common.observations import Encoder
+from baselines_lite.common.parameters import Parameter, Parameters, trainable, weights
 from baselines_lite.common.seeding import stream
 
 
@@ -37,16 +37,6 @@ class Acted(NamedTuple):
 Actor = Callable[..., Acted]
 
 
-class Late:
-    """Parameters that a policy's variables have not got yet: vectors of `parts`, or None.
-
-    An object of its own, because a tf.Module wraps each list that is set on it, which takes longer than a small update.
-    """
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts, self.theta = parts, None
-
-
 class NumpyActorCritic:
     """An actor-critic's head outputs [B, n], log standard deviation and values [B], in NumPy, with its weights."""
 
@@ -55,7 +45,7 @@ class NumpyActorCritic:
             part.numpy() for part in (policy.pi_net, policy.pi_head, policy.vf_net, policy.vf_head))
         self.heads = lambda features: pi_head(pi_net(features))
         self.values = lambda features: vf_head(vf_net(features))[:, 0]
-        self.logstd = None if policy.logstd is None else read(policy.logstd)
+        self.logstd = None if policy.logstd is None else policy.logstd.numpy()
 
 
 class Policy(tf.Module):
@@ -68,7 +58,7 @@ class Policy(tf.Module):
 
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its name, for model files
     recurrent = False
-    _late: Late | None = None  # of a policy that follows an optimizer
+    parameters = Parameters()  # what a subclass has joined of its parts
 
     def __init_subclass__(cls) -> None:
         Policy.KINDS[cls.__name__] = cls
@@ -92,40 +82,13 @@ class Policy(tf.Module):
             "reward_gamma": reward_gamma}
         self._weights_rng, self._rng = stream(seed, "weights"), stream(seed, "step")
 
-    @property
-    def variables(self) -> Sequence[tf.Variable]:
-        """As tf.Module's, and up to date."""
-        self.sync()
-        return super().variables
-
-    @property
-    def trainable_variables(self) -> Sequence[tf.Variable]:
-        """As tf.Module's, and up to date."""
-        self.sync()
-        return super().trainable_variables
-
-    def sync(self) -> None:
-        """Brings the variables up to date with an optimizer that this policy follows.
-
-        Every method of the policy does so; only who reads a variable by itself during training needs to.
-        """
-        if self._late is not None and self._late.theta is not None and tf.executing_eagerly():
-            theta, self._late.theta = self._late.theta, None
-            self._late.parts.write(theta)
-
-    def follow(self, parts: Parts) -> Callable[[Vectors], None]:
-        """A function that gives this policy its parameters, vectors of `parts`."""
-        return parts.write
-
-    def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """A Compiled that reads this policy's variables."""
-        run = Compiled(function, **options)
-
-        def call(*inputs: Any) -> Any:
-            self.sync()
-            return run(*inputs)
-
-        return call
+    def copy(self) -> Self:
+        """Another policy of this kind with the same parameters: a target network, say."""
+        other = type(self)(self.observation_space, self.action_space, **self.settings, dtype=self.dtype)
+        mine, theirs = weights(self), weights(other)
+        for path, parameter in mine.items():
+            theirs[path].assign(parameter.numpy())
+        return other
 
     def build(self, size: Any, name: str) -> Any:
         """A network of this policy's kind, for features of that size."""
@@ -215,27 +178,25 @@ class ActorCritic(Policy):
         head = dict(rng=self._weights_rng, dtype=self.dtype)
         self.pi_head = networks.Dense(self.pi_net.out_size, self.pdtype.head_size, gain=0.01, name="pi_head", **head)
         self.vf_head = networks.Dense(self.vf_net.out_size, self.vf_outputs, gain=1.0, name="vf_head", **head)
-        self.logstd = (tf.Variable(np.full(self.pdtype.head_size, logstd_init), dtype=self.dtype, name="logstd")
+        self.logstd = (Parameter(np.full(self.pdtype.head_size, logstd_init), self.dtype, "logstd")
                        if self.pdtype.has_logstd else None)
-        self._values_and_logp = self.compiled(self._evaluate_actions, xla=self.prefers_xla)
-        self._distribution = self.compiled(self._head_and_logstd, xla=self.prefers_xla)
-        self._values = self.compiled(self.value, xla=False, any_batch=True)
+        self.parameters = Parameters([self.pi_net, self.pi_head, self.logstd], [self.vf_net, self.vf_head])
+        self._values_and_logp = Compiled(self._evaluate_actions, xla=self.prefers_xla)
+        self._distribution = Compiled(self.head_and_logstd, xla=self.prefers_xla)
+        self._values = Compiled(self.value, xla=False, any_batch=True)
         self._act = Compiled(self._act_with, xla=self.recurrent and self.prefers_xla, any_batch=True)
-        self._logp = self.compiled(self._logp_of, xla=False, any_batch=True)
-        self._weights_to_act = self.compiled(self._copy_weights, xla=False)
-        self._numpy: NumpyActorCritic | None = None  # where it follows an optimizer
+        self._logp = Compiled(self._logp_of, xla=False, any_batch=True)
+        self._weights_to_act = Compiled(self._copy_weights, xla=False)
 
     @property
     def pi_variables(self) -> list[tf.Variable]:
         """What the policy depends on: its network, head and log standard deviation."""
-        own = [] if self.logstd is None else [self.logstd]
-        return [*self.pi_net.trainable_variables, *self.pi_head.trainable_variables, *own]
+        return trainable(self.pi_net, self.pi_head, self.logstd)
 
     @property
     def vf_variables(self) -> list[tf.Variable]:
         """What the value depends on beside a shared network: its own network and head."""
-        own = [] if self.vf_net is self.pi_net else self.vf_net.trainable_variables
-        return [*own, *self.vf_head.trainable_variables]
+        return trainable(self.vf_head) if self.vf_net is self.pi_net else trainable(self.vf_net, self.vf_head)
 
     def initial_state(self, num_env: int) -> np.ndarray | None:
         return np.zeros((num_env, sum(self._state_sizes)), self.dtype.as_numpy_dtype) if self.recurrent else None
@@ -262,10 +223,10 @@ class ActorCritic(Policy):
     def evaluate(self, features: tf.Tensor, state: tf.Tensor | None = None, firsts: tf.Tensor | None = None
                  ) -> tuple[Pd, tf.Tensor]:
         """(pd, V) of features [B, ...], differentiable."""
-        self.sync()
-        pi, vf, _ = self.latents(features, state, firsts)
-        head, values = self.heads(pi, vf)
-        return self.pdtype.pd(head, self.logstd), values
+        with self.parameters.read_once():
+            pi, vf, _ = self.latents(features, state, firsts)
+            head, values = self.heads(pi, vf)
+            return self.pdtype.pd(head, self.logstd and self.logstd.value()), values
 
     def heads(self, pi_latent: tf.Tensor, vf_latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(what the distribution is made of [B, n], V [B]) of latents [B, k]."""
@@ -284,7 +245,7 @@ class ActorCritic(Policy):
         """
         if not networks.runs_in_numpy(self.pi_net):
             return self.compiled_actor()
-        mine, sample = self._numpy or NumpyActorCritic(self), self.pdtype.sample_numpy
+        mine, sample = NumpyActorCritic(self), self.pdtype.sample_numpy
 
         def act(features: np.ndarray, noise: np.ndarray | None, state: None = None, firsts: None = None) -> Acted:
             heads = mine.heads(features)
@@ -295,7 +256,7 @@ class ActorCritic(Policy):
     def compiled_actor(self) -> Actor:
         """`actor` by the compiled policy, whatever the network."""
         weights, sample = self._weights_to_act(), self.pdtype.sample_numpy
-        logstd = None if self.logstd is None else read(self.logstd)
+        logstd = None if self.logstd is None else self.logstd.numpy()
 
         def act(features: np.ndarray, noise: np.ndarray | None, *memory: np.ndarray) -> Acted:
             heads, values, state = self._act(weights, *map(tf.constant, (features, *memory)))
@@ -304,35 +265,16 @@ class ActorCritic(Policy):
 
         return act
 
-    def follow(self, parts: Parts) -> Callable[[Vectors], None]:
-        """As Policy's; where networks run in NumPy, acting and values change at once, and variables at the next `sync`.
-
-        To write to the variables takes longer than a small update.
-        """
-        if not networks.runs_in_numpy(self.pi_net):
-            return super().follow(parts)
-        arrays = [np.array(vector) for vector in parts.read()]
-        with parts.at(self, arrays):
-            self._numpy = NumpyActorCritic(self)  # on views of the arrays
-        late = self._late = Late(parts)
-
-        def renew(theta: Vectors) -> None:
-            late.theta = theta
-            for array, vector in zip(arrays, theta, strict=True):
-                np.copyto(array, vector.numpy())
-
-        return renew
-
     def _copy_weights(self) -> list[tf.Tensor]:
-        """The weights as tensors; dense layers' in the dtype that they compute in: cast once, not at every step."""
-        compute = {id(v): m.compute for m in self.submodules if isinstance(m, networks.Dense) for v in (m.w, m.b)}
-        return [tf.cast(v, compute.get(id(v), v.dtype)) for v in self.trainable_variables]
+        """The parameters; dense layers' in the dtype that they compute in: cast once, not at every step."""
+        compute = {id(p): m.compute for m in self.submodules if isinstance(m, networks.Dense) for p in (m.w, m.b)}
+        return [tf.cast(p.value(), compute.get(id(p), p.dtype)) for p in self.parameters]
 
     def _act_with(self, weights: list[tf.Tensor], features: tf.Tensor, state: tf.Tensor | None = None,
                   firsts: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         if self.recurrent:
             features, firsts = features[:, None], firsts[:, None]  # sequences of one step
-        with replaced(self, self.trainable_variables, weights):
+        with self.parameters.given(weights):
             pi, vf, state = self.latents(features, state, firsts)
             return *self.heads(pi, vf), state
 
@@ -343,15 +285,17 @@ class ActorCritic(Policy):
         return self._logp(*map(tf.constant, flat)).numpy().reshape(batch)
 
     def _logp_of(self, heads: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        return self.pdtype.pd(heads, self.logstd).logp(actions)
+        return self.pdtype.pd(heads, self.logstd and self.logstd.value()).logp(actions)
 
     def _evaluate_actions(self, actions: tf.Tensor, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pd, values = self.evaluate(*inputs)
         return values, pd.logp(actions)
 
-    def _head_and_logstd(self, obs: tf.Tensor, *memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        head = self.pi_head(self.latents(obs, *(memory or (None, None)))[0])
-        return (head,) if self.logstd is None else (head, tf.broadcast_to(self.logstd, tf.shape(head)))
+    def head_and_logstd(self, obs: tf.Tensor, *memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """What distributions are made of, differentiable: head outputs [B, n] and, for a Gaussian, logstd [B, n]."""
+        with self.parameters.read_once():
+            head = self.pi_head(self.latents(obs, *(memory or (None, None)))[0])
+            return (head,) if self.logstd is None else (head, tf.broadcast_to(self.logstd.value(), tf.shape(head)))
 
     def distribution(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What the present distributions of samples are made of, "old_head" and, for a Gaussian, "old_logstd"."""
@@ -377,7 +321,7 @@ class ActorCritic(Policy):
                ) -> np.ndarray:
         """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; in NumPy where possible."""
         if networks.runs_in_numpy(self.vf_net) and self.vf_outputs == 1:  # an ActorQ's V is a mean over actions
-            return (self._numpy or NumpyActorCritic(self)).values(features)
+            return NumpyActorCritic(self).values(features)
         inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
         return self._values(*map(tf.constant, inputs)).numpy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.config import Sizes
 from baselines_lite.common.distributions import CategoricalType
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import Parts, Vectors
+from baselines_lite.common.parameters import Parameters
 from baselines_lite.common.policy import Acted, Actor, Policy
 
 
@@ -41,6 +41,7 @@ class QPolicy(Policy):
         sizes = Sizes(hiddens).layers if hiddens else []
         self.a_head = self._head(sizes, self.num_actions, "a_head" if dueling else "q_head")
         self.v_head = self._head(sizes, 1, "v_head") if dueling else None
+        self.parameters = Parameters([self.net, self.a_head, self.v_head])
         self._q = Compiled(self.q, xla=False, any_batch=True)
 
     def _head(self, sizes: list[int], outputs: int, name: str) -> networks.Sequential:
@@ -49,9 +50,10 @@ class QPolicy(Policy):
 
     def q(self, features: tf.Tensor) -> tf.Tensor:
         """Q [B, K] of features [B, ...]."""
-        latent = self.net(features)
-        a = self.a_head(latent)
-        return a if self.v_head is None else self.v_head(latent) + a - tf.reduce_mean(a, axis=-1, keepdims=True)
+        with self.parameters.read_once():
+            latent = self.net(features)
+            a = self.a_head(latent)
+            return a if self.v_head is None else self.v_head(latent) + a - tf.reduce_mean(a, axis=-1, keepdims=True)
 
     @property
     def prefers_xla(self) -> bool:
@@ -70,32 +72,6 @@ class QPolicy(Policy):
             return a if v_head is None else v_head(latent) + a - a.mean(axis=-1, keepdims=True)
 
         return q
-
-    def following_q_function(self, parts: Parts, theta: Vectors) -> tuple[networks.NumpyFunction,
-                                                                          Callable[[Vectors], None]]:
-        """As `q_function`, with the parameters theta, and a function that makes it go on with others; both are cheap.
-
-        theta are vectors of `parts`, of this policy's parameters.
-        """
-        if networks.runs_in_numpy(self.net):
-            arrays = [np.array(vector) for vector in theta]
-            with parts.at(self, arrays):
-                q = self.q_function()  # on views of the arrays
-
-            def renew(theta: Vectors) -> None:
-                for array, vector in zip(arrays, theta, strict=True):
-                    np.copyto(array, vector)
-
-            return q, renew
-        latest = [theta]
-
-        def q_at(theta: Vectors, features: tf.Tensor) -> tf.Tensor:
-            with parts.at(self, theta):
-                return self.q(features)
-
-        compiled = Compiled(q_at, xla=False, any_batch=True)
-        return (lambda features: compiled(latest[0], tf.constant(features)).numpy(),
-                lambda theta: latest.__setitem__(0, theta))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Two uniform numbers in [0, 1) each: whether to act at random, and how."""

@@ -19,9 +19,10 @@ from baselines_lite.common import losses
 from baselines_lite.common.compiled import Compiled, graph
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import Vectors
 from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import AdamState, MpiAdam
+from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.mpi_optimizer import Gradient
+from baselines_lite.common.networks import Dense
 from baselines_lite.common.replay_buffer import ReplayBuffer, Transitions
 from baselines_lite.common.replay_collector import ReplayCollector, frame_of
 from baselines_lite.common.seeding import stream
@@ -45,8 +46,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> D
         collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,
                                     cut_is_death=cfg.time_limit == "terminal")
         update = Update(policy, cfg, comm)
-        exploration = make_exploration(policy, deterministic_policy(exp, policy.network_options), cfg,
-                                       stream(run.seed, "noise", comm.rank))
+        exploration = make_exploration(policy, cfg, stream(run.seed, "noise", comm.rank))
         rng = stream(run.seed, "replay", comm.rank)
         while not exp.finished:
             starting = exp.total_timesteps < cfg.learning_starts
@@ -110,111 +110,89 @@ class Returns(NamedTuple):
         return Returns(total, self.mean + new * shift, tf.maximum(var, 0.0))
 
 
-class State(NamedTuple):
-    """What a gradient step changes: Adam's state, the target networks' parameters, moments of the returns."""
-
-    adam: AdamState
-    target: Vectors
-    returns: Returns
-
-
 class Update:
-    """Gradient steps on minibatches: one compiled call for a whole round.
+    """Gradient steps on minibatches, the target networks, and the moments of the returns.
 
-    One process: XLA compiles all of it. Several: what lies between two Allreduces, as in common/minibatch.py.
+    One process: XLA compiles a whole round in one call. Several: what lies between two Allreduces.
     """
 
     def __init__(self, policy: DeterministicPolicy, cfg: Config, comm: Comm) -> None:
         self.policy, self.cfg, self.comm = policy, cfg, comm
-        actor, self.critic = policy.pi_variables, policy.q_variables
-        self.optimizer = MpiAdam([*actor, *self.critic], comm, max_grad_norm=cfg.max_grad_norm)
-        self.parts = self.optimizer.parts
-        adam = self.optimizer.state()
-        self.state = State(adam, adam.theta, Returns(*[tf.zeros((), tf.float64)] * 3))
-        self._in_actor = self.parts.join([tf.fill(v.shape, i < len(actor))
-                                          for i, v in enumerate(self.optimizer.parameters)])
+        self.optimizer = MpiAdam([*policy.pi_variables, *policy.q_variables], comm, max_grad_norm=cfg.max_grad_norm)
+        self.target = policy.copy()
+        self._returns = tf.Variable([0.0, 0.0, 0.0], dtype=tf.float64, trainable=False)
         alone, xla = comm.size == 1, policy.prefers_xla
         self._round = Compiled(self._all_minibatches, xla=alone and xla)
-        self._step_and_gradient = graph(self._step_then_gradient, xla=not alone and xla)
+        self._gradient, self._step = (graph(f, xla=not alone and xla) for f in (self.gradient, self.step))
+
+    @property
+    def returns(self) -> Returns:
+        """The moments of the targets so far."""
+        return Returns(*tf.unstack(tf.convert_to_tensor(self._returns)))
 
     @property
     def figures(self) -> dict[str, float]:
         """What to log beside STATS."""
-        return {"return_std": float(self.state.returns.std)} if self.cfg.normalize_returns else {}
+        return {"return_std": float(self.returns.std)} if self.cfg.normalize_returns else {}
 
     def __call__(self, batches: Transitions, actor_lr: float, critic_lr: float) -> dict[str, float]:
         """A step on each of the minibatches [count, B, ...] in turn; returns the means of STATS."""
         rates = tf.constant([actor_lr, critic_lr], self.policy.dtype)
-        self.state, total = self._round(self.state, Transitions(*map(tf.constant, batches)), rates)
-        self.optimizer.assign(self.state.adam)
+        total = self._round(Transitions(*map(tf.constant, batches)), rates)
         return dict(zip(STATS, (total.numpy()[: len(STATS)] / len(batches.obs)).tolist(), strict=True))
 
-    def _all_minibatches(self, state: State, batches: Transitions, rates: tf.Tensor) -> tuple[State, tf.Tensor]:
-        def minibatch(i: tf.Tensor, state: State, g: Vectors, figures: tf.Tensor, total: tf.Tensor) -> tuple:
-            state, g, figures = self._step_and_gradient(state, g, figures, i, batches, rates)
-            g, figures = self.optimizer.average(g, figures)
-            return i + 1, state, g, figures, total + figures
+    def _all_minibatches(self, batches: Transitions, rates: tf.Tensor) -> tf.Tensor:
+        def minibatch(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            g, figures = self.optimizer.average(*self._gradient(i, batches))
+            self._step(g, figures, rates)
+            return i + 1, total + figures
 
-        g, figures = self.optimizer.average(*self.gradient(state, tf.constant(0), batches))
-        _, state, g, figures, total = tf.while_loop(
-            lambda i, *_: i < batches.obs.shape[0], minibatch, (tf.constant(1), state, g, figures, figures),
-            parallel_iterations=1)
-        return self.step(state, g, figures, rates), total
+        return tf.while_loop(lambda i, _: i < batches.obs.shape[0], minibatch,
+                             (tf.constant(0), tf.zeros([len(STATS) + 2], rates.dtype)), parallel_iterations=1)[1]
 
-    def _step_then_gradient(self, state: State, g: Vectors, figures: tf.Tensor, i: tf.Tensor, batches: Transitions,
-                            rates: tf.Tensor) -> tuple[State, Vectors, tf.Tensor]:
-        """Applies the averaged gradient and figures of the last minibatch, and computes those of minibatch i."""
-        state = self.step(state, g, figures, rates)
-        return state, *self.gradient(state, i, batches)
-
-    def gradient(self, state: State, i: tf.Tensor, batches: Transitions) -> tuple[Vectors, tf.Tensor]:
+    def gradient(self, i: tf.Tensor, batches: Transitions) -> tuple[Gradient, tf.Tensor]:
         """(gradient, [STATS, mean of y - its running mean, and of its square]) of minibatch i."""
-        cfg, policy, dtype, theta = self.cfg, self.policy, self.policy.dtype, state.adam.theta
+        cfg, policy, target, dtype, returns = self.cfg, self.policy, self.target, self.policy.dtype, self.returns
         batch = Transitions(*(tf.gather(array, i) for array in batches))
-        mean, std = (tf.cast(x, dtype) for x in (state.returns.mean, state.returns.std))
-        with self.parts.at(policy, state.target):
-            q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs))
+        mean, std = tf.cast(returns.mean, dtype), tf.cast(returns.std, dtype)
+        q_next = target.q(batch.next_obs, target.pi(batch.next_obs))
         y = losses.td_target(batch.rewards, batch.terminated, mean + std * q_next, cfg.gamma)
-        with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with self.parts.at(policy, theta):
-                q = policy.q(batch.obs, batch.actions)
-                actions = policy.pi(batch.obs)
-                weights = policy.q_weights() if cfg.critic_l2_reg else []
-            with self.parts.at(policy, [tf.stop_gradient(part) for part in theta]):
-                policy_loss = -tf.reduce_mean(policy.q(batch.obs, actions))
-            errors = q - (y - mean) / std
-            value_loss = tf.reduce_mean(tf.square(errors))
-            loss = policy_loss + value_loss + cfg.critic_l2_reg * sum(tf.nn.l2_loss(w) for w in weights)
+        with tf.GradientTape() as critic:
+            q = policy.q(batch.obs, batch.actions)
+            value_loss = tf.reduce_mean(tf.square(q - (y - mean) / std))
+            penalty = sum(tf.nn.l2_loss(w) for w in policy.q_weights()) if cfg.critic_l2_reg else 0.0
+            critic_loss = value_loss + cfg.critic_l2_reg * penalty
+        with tf.GradientTape() as actor:
+            policy_loss = -tf.reduce_mean(policy.q(batch.obs, policy.pi(batch.obs)))
+        g = [*actor.gradient(policy_loss, policy.pi_variables), *critic.gradient(critic_loss, policy.q_variables)]
         entropy = tf.constant(float("nan"), dtype)  # a deterministic policy has none
         raw = mean + std * q
         figures = [losses.explained_variance(raw, y), policy_loss, value_loss, entropy, tf.reduce_mean(raw),
                    tf.reduce_mean(y - mean), tf.reduce_mean(tf.square(y - mean))]
-        return tape.gradient(loss, theta), tf.stack(figures)
+        return g, tf.stack(figures)
 
-    def step(self, state: State, g: Vectors, figures: tf.Tensor, rates: tf.Tensor) -> State:
-        """The state after one step with an averaged gradient and figures; rates: of actor and critic."""
-        cfg = self.cfg
-        adam = self.optimizer.step(state.adam, g, [tf.where(part, rates[0], rates[1]) for part in self._in_actor])
-        target = [old + cfg.tau * (new - old) for old, new in zip(state.target, adam.theta, strict=True)]
-        if not cfg.normalize_returns:
-            return State(adam, target, state.returns)
-        shift, square = tf.unstack(tf.cast(figures[-2:], tf.float64))
-        returns = state.returns.merged(cfg.batch_size * self.comm.size, shift, square)
-        if cfg.popart:
-            theta, target = (self.preserve(x, state.returns, returns) for x in (adam.theta, target))
-            adam = adam._replace(theta=theta)
-        return State(adam, target, returns)
+    def step(self, g: Gradient, figures: tf.Tensor, rates: tf.Tensor) -> None:
+        """One step with an averaged gradient and figures; rates: of actor and critic."""
+        cfg, policy = self.cfg, self.policy
+        self.optimizer.apply(g, [rates[0]] * len(policy.pi_variables) + [rates[1]] * len(policy.q_variables))
+        for old, new in zip(self.target.trainable_variables, policy.trainable_variables, strict=True):
+            old.assign_add(cfg.tau * (new - old))
+        if cfg.normalize_returns:
+            before = self.returns
+            shift, square = tf.unstack(tf.cast(figures[-2:], tf.float64))
+            after = before.merged(cfg.batch_size * self.comm.size, shift, square)
+            self._returns.assign(tf.stack(after))
+            if cfg.popart:
+                for each in (policy, self.target):
+                    self.preserve(each.q_head, before, after)
 
-    def preserve(self, theta: Vectors, old: Returns, new: Returns) -> Vectors:
-        """Parameters whose Q, in units of the new moments, is what it was in the old ones (Pop-Art, 1602.07714, eq. 5).
+    def preserve(self, head: Dense, old: Returns, new: Returns) -> None:
+        """Makes Q, in units of the new moments, what it was in the old ones (Pop-Art, 1602.07714, eq. 5).
 
         Q = mean + std (W h + b) for either, if W' = W std / std' and b' = (b std + mean - mean') / std'. The first
         moments come before anything was learned: there is nothing to preserve.
         """
-        tensors = {v.ref(): x for v, x in zip(self.optimizer.parameters, self.parts.split(theta), strict=True)}
-        w, b = self.policy.q_head.w.ref(), self.policy.q_head.b.ref()
-        old_std, new_std, shift = (tf.cast(x, self.policy.dtype) for x in (old.std, new.std, old.mean - new.mean))
-        tensors |= {w: tensors[w] * (old_std / new_std), b: (tensors[b] * old_std + shift) / new_std}
-        kept = self.parts.join(list(tensors.values()))
-        return [tf.where(old.count > 0, new, same) for new, same in zip(kept, theta, strict=True)]
+        w, b = head.w.value(), head.b.value()
+        old_std, new_std, shift = (tf.cast(x, w.dtype) for x in (old.std, new.std, old.mean - new.mean))
+        head.w.assign(tf.where(old.count > 0, w * (old_std / new_std), w))
+        head.b.assign(tf.where(old.count > 0, (b * old_std + shift) / new_std, b))

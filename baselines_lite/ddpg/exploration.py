@@ -65,10 +65,9 @@ class NoisyParameters(Gaussian):
     Its strength is kept so that its actions differ from pi's by `std` (root mean square) (1706.01905, appendix C.1).
     """
 
-    def __init__(self, policy: DeterministicPolicy, perturbed: DeterministicPolicy, std: float,
-                 rng: np.random.Generator) -> None:
+    def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
         super().__init__(policy, std, rng)
-        self.noise = ParameterNoise(policy, perturbed, rng, std, lambda of: of.pi_variables)
+        self.noise = ParameterNoise(policy, policy.copy(), rng, std, lambda of: of.pi_variables)
 
     def actor(self) -> Explore:
         self.noise.perturb()
@@ -89,12 +88,11 @@ class NoisyParameters(Gaussian):
         return {"param_noise_std": self.noise.std}
 
 
-def make_exploration(policy: DeterministicPolicy, perturbed: DeterministicPolicy, cfg: Config,
-                     rng: np.random.Generator) -> Gaussian:
-    """The exploration that a Config names; `perturbed` is another policy like the first."""
+def make_exploration(policy: DeterministicPolicy, cfg: Config, rng: np.random.Generator) -> Gaussian:
+    """The exploration that a Config names."""
     match cfg.noise:
         case "adaptive-param":
-            return NoisyParameters(policy, perturbed, cfg.noise_std, rng)
+            return NoisyParameters(policy, cfg.noise_std, rng)
         case "ou":
             return OrnsteinUhlenbeck(policy, cfg.noise_std, rng)
         case _:

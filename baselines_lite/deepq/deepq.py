@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import Vectors
 from baselines_lite.common.gradient_step import GradientStep
 from baselines_lite.common.mpi_adam import MpiAdam
+from baselines_lite.common.mpi_optimizer import Gradient
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy
@@ -46,7 +46,7 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                                     cut_is_death=cfg.time_limit == "terminal")
         update = Update(policy, MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
                                         max_grad_norm=cfg.max_grad_norm), cfg)
-        explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp, update)
+        explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp)
         rng, steps = stream(run.seed, "replay", comm.rank), cfg.train_freq * cfg.num_env * comm.size
         done = 0  # environment steps over all ranks
         while not exp.finished:
@@ -59,7 +59,6 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
                     explorer.adapt(buffer)
                 if done // cfg.target_network_update_freq > (done - steps) // cfg.target_network_update_freq:
                     update.copy_to_target()
-            update.sync()
             stats = figures(found) | explorer.figures | {"gradient_steps": float(len(found))} | rates
             exp.log(collector.drain(), stats)
         return policy
@@ -93,12 +92,12 @@ def exploration(cfg: Config, progress: float) -> float:
 class Explorer:
     """Epsilon-greedy actions."""
 
-    def __init__(self, exp: Experiment, update: Update) -> None:
-        self.policy, self.update, self._noise = exp.policy, update, stream(exp.run.seed, "noise", exp.comm.rank)
+    def __init__(self, exp: Experiment) -> None:
+        self.policy, self._noise = exp.policy, stream(exp.run.seed, "noise", exp.comm.rank)
 
     def actor(self, epsilon: float) -> Explore:
         """A function from features [N, ...] to actions [N]."""
-        self._epsilon, policy, q = epsilon, self.policy, self.update.q
+        self._epsilon, policy, q = epsilon, self.policy, self.policy.q_function()
         return lambda features, firsts: policy.choose(q, features, policy.noise(self._noise, (len(features),)), epsilon)
 
     def adapt(self, buffer: ReplayBuffer) -> None:
@@ -121,11 +120,11 @@ class NoisyExplorer(Explorer):
     rewards.
     """
 
-    def __init__(self, exp: Experiment, update: Update) -> None:
-        super().__init__(exp, update)
+    def __init__(self, exp: Experiment) -> None:
+        super().__init__(exp)
         self._rng, self._batch_size = stream(exp.run.seed, "parameter noise", exp.comm.rank), exp.config.batch_size
         self._unit = exp.run.reward_scale
-        self._noisy, probe = (q_policy(exp, exp.policy.network_options) for _ in range(2))
+        self._noisy, probe = exp.policy.copy(), exp.policy.copy()
         self.noise = ParameterNoise(exp.policy, probe, self._rng, std=0.01)
 
     def actor(self, epsilon: float) -> Explore:
@@ -133,7 +132,6 @@ class NoisyExplorer(Explorer):
 
         def act(features: np.ndarray, firsts: np.ndarray) -> np.ndarray:
             if firsts.any():
-                self.update.sync()
                 self.noise.perturb(self._noisy)
                 self._act = self._noisy.q_function()
             return self._act(features).argmax(axis=-1)
@@ -141,9 +139,8 @@ class NoisyExplorer(Explorer):
         return act
 
     def adapt(self, buffer: ReplayBuffer) -> None:
-        self.update.sync()
         obs = buffer[buffer.sample(self._rng, self._batch_size)].obs
-        q = self.update.q(obs) / self._unit
+        q = self.policy.q_function()(obs) / self._unit
         self.noise.adapt(lambda: mean_kl(q, self.noise.perturbed.q_function()(obs) / self._unit),
                          -np.log(1 - self._epsilon + self._epsilon / self.policy.num_actions))
 
@@ -165,26 +162,16 @@ def figures(found: list[np.ndarray]) -> dict[str, float]:
 
 
 class Update:
-    """Gradient steps on minibatches of a replay buffer, and the target network.
-
-    Between steps the parameters are in tensors; `sync` hands them to the policy. `q` is a function from features
-    [N, ...] to Q [N, K], always with the latest parameters.
-    """
+    """Gradient steps on minibatches of a replay buffer, and the target network Q'."""
 
     def __init__(self, policy: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
-        self.policy, self.optimizer, self.cfg = policy, optimizer, cfg
-        self.state = optimizer.state()
-        self.target = self.state.theta
-        self.q, self._renew_q = policy.following_q_function(optimizer.parts, self.state.theta)
+        self.policy, self.optimizer, self.cfg, self.target = policy, optimizer, cfg, policy.copy()
         self._step = GradientStep(optimizer, self.gradient, policy.prefers_xla)
 
     def copy_to_target(self) -> None:
         """Q' <- Q."""
-        self.target = self.state.theta
-
-    def sync(self) -> None:
-        """Gives the policy the latest parameters."""
-        self.optimizer.assign(self.state)
+        for old, new in zip(self.target.trainable_variables, self.policy.trainable_variables, strict=True):
+            old.assign(new)
 
     def __call__(self, buffer: ReplayBuffer, rng: np.random.Generator, lr: float, remaining: float) -> np.ndarray:
         """One step on a minibatch from the buffer, whose priorities it renews; returns its STATS."""
@@ -200,21 +187,15 @@ class Update:
 
     def step(self, batch: Transitions, weights: np.ndarray, lr: float) -> tuple[np.ndarray, np.ndarray]:
         """One step on a minibatch with importance weights [B]; returns the errors Q - y [B] and STATS."""
-        self.state, stats, errors = self._step(self.state, lr, self.target, Transitions(*map(tf.constant, batch)),
-                                               tf.constant(weights, self.policy.dtype))
-        self._renew_q(self.state.theta)
+        stats, errors = self._step(lr, Transitions(*map(tf.constant, batch)), tf.constant(weights, self.policy.dtype))
         return errors.numpy(), stats.numpy()
 
-    def gradient(self, theta: Vectors, target: Vectors, batch: Transitions, weights: tf.Tensor
-                 ) -> tuple[Vectors, tf.Tensor, tf.Tensor]:
-        """(gradient, FIGURES, errors Q - y [B]) at the parameters theta, with those of the target network."""
-        with self.optimizer.parts.at(self.policy, target):
-            q_next = self.policy.q(batch.next_obs)
+    def gradient(self, batch: Transitions, weights: tf.Tensor) -> tuple[Gradient, tf.Tensor, tf.Tensor]:
+        """(gradient, FIGURES, errors Q - y [B]) of a minibatch."""
+        q_next = self.target.q(batch.next_obs)
         with tf.GradientTape() as tape:
-            tape.watch(theta)
-            with self.optimizer.parts.at(self.policy, theta):
-                loss, errors, stats = loss_and_stats(self.policy, self.cfg, batch, weights, q_next)
-        return tape.gradient(loss, theta), stats, errors
+            loss, errors, stats = loss_and_stats(self.policy, self.cfg, batch, weights, q_next)
+        return self.optimizer.gradient(tape, loss), stats, errors
 
 
 def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf.Tensor, q_next: tf.Tensor

@@ -32,7 +32,8 @@ def test_the_gradient_of_a_two_state_softmax_by_hand():
     batch = {k: tf.constant(v) for k, v in dict(obs=obs, actions=actions, advs=advs, returns=returns).items()}
     with tf.GradientTape() as tape:
         loss, stats = losses.actor_critic_loss(policy, batch, 0.1, 0.5)
-    to_pi, to_vf = tape.gradient(loss, [policy.pi_head.w, policy.vf_head.w])
+    g = policy.parameters.split(tape.gradient(loss, policy.trainable_variables), policy.trainable_variables)
+    to_pi, to_vf = g[policy.pi_head.w], g[policy.vf_head.w]
     pi = np.exp(obs @ w) / np.exp(obs @ w).sum(axis=1, keepdims=True)
     entropy = -(pi * np.log(pi)).sum(axis=1, keepdims=True)
     to_logits = -(np.eye(2)[actions] - pi) * advs[:, None] + 0.1 * pi * (np.log(pi) + entropy)
@@ -46,12 +47,10 @@ def test_three_steps_of_rmsprop_from_a_mean_square_of_one():
     theta = tf.Variable(np.array([1.0, -2.0]))
     rms = MpiRmsProp([theta], Comm(), decay=0.9, epsilon=1e-3, max_grad_norm=5.0)
     plain, ms = np.array([1.0, -2.0]), np.ones(2)
-    state = rms.state()
     for g in ([0.5, -1.0], [2.0, 0.0], [30.0, 40.0]):  # the last is scaled down to [3, 4]
-        state = rms.step(state, [tf.constant(np.array(g))], tf.constant(0.1, tf.float64))
+        rms.apply([tf.constant(np.array(g))], tf.constant(0.1, tf.float64))
         g = np.array(g) * min(1.0, 5.0 / np.linalg.norm(g))
         ms = 0.9 * ms + 0.1 * g**2
         plain = plain - 0.1 * g / np.sqrt(ms + 1e-3)
-    rms.assign(state)
     np.testing.assert_allclose(get_flat([theta]), plain, rtol=1e-12)
-    np.testing.assert_allclose(rms.state().ms[0], ms, rtol=1e-12)
+    np.testing.assert_allclose(rms.ms[0], ms, rtol=1e-12)

@@ -13,7 +13,7 @@ from baselines_lite.acer import acer
 from baselines_lite.acer.config import Config
 from baselines_lite.acer.replay import Ends, Replay, Segments, restack, segments_of, unstack
 from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.flat import get_flat
+from baselines_lite.common.flat import flatten, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.rollout import Collector
@@ -151,13 +151,13 @@ def test_the_gradient_by_automatic_differentiation_of_the_papers_objectives(trus
     policy, average = (policy_of(rng, value_network="shared") for _ in range(2))
     segments = batch_of(rng)
     update = updater(policy, cfg)
-    update.average = [tf.constant(get_flat(average.trainable_variables))]
+    set_flat(update.average.trainable_variables, get_flat(average.trainable_variables))
     batch = {name: tf.constant(x) for name, x in segments.data.items()}
     end_values = update._end_values(segments)
     np.testing.assert_allclose(end_values[segments.ends.segments, segments.ends.steps],
                                policy.evaluate(segments.ends.obs)[1])
-    theta = [tf.constant(get_flat(policy.trainable_variables))]
-    (found,), stats = update.gradient(theta, update.average, batch | {"end_values": end_values})
+    g, stats = update.gradient(batch | {"end_values": end_values})
+    found = flatten(g)
 
     flat_obs, B, T = tf.reshape(batch["obs"], [-1, 3]), *segments.data["dones"].shape
     f_average = tf.reshape(tf.exp(average.evaluate(flat_obs)[0].log_probs), [B, T + 1, K])[:, :-1]
@@ -203,7 +203,7 @@ def test_the_average_policy_follows_every_update():
     for _ in range(3):
         assert np.isfinite(update(segments, 1e-2)).all()
         average = 0.8 * average + 0.2 * get_flat(policy.trainable_variables)
-    np.testing.assert_allclose(update.average[0], average, rtol=1e-12)
+    np.testing.assert_allclose(get_flat(update.average.trainable_variables), average, rtol=1e-12)
     assert not np.allclose(average, get_flat(policy.trainable_variables))
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from baselines_lite import UserError, ddpg, load
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.flat import at, flatten, get_flat, set_flat
+from baselines_lite.common.flat import flatten, get_flat, set_flat
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.replay_buffer import Transitions
 from baselines_lite.ddpg.config import Config
@@ -24,8 +24,8 @@ def make(cfg=None, **options):
     set_flat(policy.trainable_variables, get_flat(policy.trainable_variables)
              + 0.1 * rng.normal(size=get_flat(policy.trainable_variables).size))
     update = Update(policy, cfg or Config(), Comm())
-    target = [part + 0.05 * rng.normal(size=part.shape) for part in update.state.target]
-    update.state = update.state._replace(target=target)
+    for v in update.target.trainable_variables:
+        v.assign_add(0.05 * rng.normal(size=v.shape))
     return policy, update
 
 
@@ -35,18 +35,19 @@ def batches(rng, count=3, size=5):
                        rng.random((count, size)) < 0.3)
 
 
-def losses_at(policy, update, theta_actor, theta_critic, frozen, batch, cfg):
-    """(policy loss, value loss) at an actor and a critic; the policy loss climbs the frozen critic."""
-    params = update.optimizer.parameters
-    with at(policy, params, update.state.target[0]):
-        q_next = policy.q(batch.next_obs, policy.pi(batch.next_obs)).numpy()
+def theta_of(policy):
+    """All parameters, the actor's first."""
+    return get_flat([*policy.pi_variables, *policy.q_variables])
+
+
+def losses_at(policy, update, theta, batch, cfg):
+    """(policy loss, value loss) at other parameters; the policy loss climbs the present critic."""
+    moved = policy.copy()
+    set_flat([*moved.pi_variables, *moved.q_variables], theta)
+    q_next = update.target.q(batch.next_obs, update.target.pi(batch.next_obs)).numpy()
     y = batch.rewards + cfg.gamma * ~batch.terminated * q_next
-    with at(policy, params, tf.concat([theta_actor, theta_critic], 0)):
-        value_loss = np.square(policy.q(batch.obs, batch.actions).numpy() - y).mean()
-        actions = policy.pi(batch.obs)
-    with at(policy, params, tf.concat([theta_actor, frozen], 0)):
-        policy_loss = -policy.q(batch.obs, actions).numpy().mean()
-    return policy_loss, value_loss
+    value_loss = np.square(moved.q(batch.obs, batch.actions).numpy() - y).mean()
+    return -policy.q(batch.obs, moved.pi(batch.obs)).numpy().mean(), value_loss
 
 
 def test_the_gradient_against_finite_differences_with_the_critic_frozen():
@@ -55,14 +56,12 @@ def test_the_gradient_against_finite_differences_with_the_critic_frozen():
     rng = np.random.default_rng(0)
     data = batches(rng, count=1)
     batch = Transitions(*(a[0] for a in data))
-    state = update.state
-    theta, k = state.adam.theta[0].numpy(), sum(v.numpy().size for v in policy.pi_variables)
-    (found,), _ = update.gradient(state, tf.constant(0), Transitions(*map(tf.constant, data)))
+    theta = theta_of(policy)
+    found = flatten(update.gradient(tf.constant(0), Transitions(*map(tf.constant, data)))[0])
     for i in rng.choice(theta.size, 60, replace=False):
         e = np.zeros(theta.size)
         e[i] = 1e-6
-        up, down = (sum(losses_at(policy, update, (theta + s * e)[:k], (theta + s * e)[k:], theta[k:], batch, cfg))
-                    for s in (1, -1))
+        up, down = (sum(losses_at(policy, update, theta + s * e, batch, cfg)) for s in (1, -1))
         np.testing.assert_allclose(found[i], (up - down) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
@@ -72,26 +71,26 @@ def test_l2_is_of_the_hidden_weights_alone():
     data, gradients = Transitions(*map(tf.constant, batches(np.random.default_rng(0), count=1))), []
     for l2 in (0.0, 0.1):
         update.cfg = Config(critic_l2_reg=l2)
-        gradients.append(update.parts.split(update.gradient(update.state, tf.constant(0), data)[0]))
-    decayed = {v.ref() for v in (layer.w for layer in policy.q_net.layers if hasattr(layer, "w"))}
-    for v, without, with_l2 in zip(update.optimizer.parameters, *gradients, strict=True):
-        np.testing.assert_allclose(with_l2 - without, 0.1 * v if v.ref() in decayed else 0 * v, atol=1e-12)
+        g, _ = update.gradient(tf.constant(0), data)
+        gradients.append(policy.parameters.split(g, update.optimizer.variables))
+    decayed = {layer.w for layer in policy.q_net.layers if hasattr(layer, "w")}
+    for p in policy.parameters:
+        np.testing.assert_allclose(gradients[1][p] - gradients[0][p], (0.1 if p in decayed else 0) * p, atol=1e-12)
 
 
 def test_a_round_is_its_steps_one_after_the_other_and_targets_follow():
-    policy, update = make(Config(tau=0.1))
+    (policy, update), (twin, other) = (make(Config(tau=0.1)) for _ in range(2))
     data = Transitions(*map(tf.constant, batches(np.random.default_rng(1))))
-    rates, k = tf.constant([1e-3, 2e-3], tf.float64), sum(v.numpy().size for v in policy.pi_variables)
-    state = update.state
+    rates, k = tf.constant([1e-3, 2e-3], tf.float64), get_flat(policy.pi_variables).size
     for i in range(3):
-        before = state
-        state = update.step(state, *update.gradient(state, tf.constant(i), data), rates)
-        np.testing.assert_allclose(state.target[0], 0.9 * before.target[0] + 0.1 * state.adam.theta[0], rtol=1e-12)
-        moved = np.abs(state.adam.theta[0] - before.adam.theta[0])
+        before, target = theta_of(twin), theta_of(other.target)
+        other.step(*other.gradient(tf.constant(i), data), rates)
+        np.testing.assert_allclose(theta_of(other.target), 0.9 * target + 0.1 * theta_of(twin), rtol=1e-12)
+        moved = np.abs(theta_of(twin) - before)
         assert i or (moved[:k].max() <= 1.001e-3 and moved[k:].max() > 1.9e-3)
     stats = update(Transitions(*(x.numpy() for x in data)), 1e-3, 2e-3)
-    np.testing.assert_allclose(get_flat(update.optimizer.parameters), state.adam.theta[0], rtol=1e-9)
-    np.testing.assert_allclose(update.state.target[0], state.target[0], rtol=1e-9)
+    np.testing.assert_allclose(theta_of(policy), theta_of(twin), rtol=1e-9)
+    np.testing.assert_allclose(theta_of(update.target), theta_of(other.target), rtol=1e-9)
     assert np.isnan(stats.pop("entropy")) and np.isfinite(list(stats.values())).all()
 
 
@@ -109,13 +108,10 @@ def test_pop_art_keeps_what_is_predicted():
     policy, update = make()
     old, new = (Returns(*map(tf.constant, np.array(v))) for v in ((9.0, -2.0, 4.0), (10.0, 5.0, 0.3)))
     features, actions = np.random.default_rng(4).normal(size=(2, 8, 3))
-    theta = flatten(update.optimizer.parameters)
-    (kept,) = update.preserve([theta], old, new)
-    q = {}
-    for name, parameters, moments in (("old", theta, old), ("new", kept, new)):
-        with at(policy, update.optimizer.parameters, parameters):
-            q[name] = moments.mean + moments.std * policy.q(tf.constant(features), tf.constant(actions[:, :2]))
-    np.testing.assert_allclose(q["new"], q["old"], rtol=1e-12)
+    before = old.mean + old.std * policy.q(tf.constant(features), tf.constant(actions[:, :2]))
+    update.preserve(policy.q_head, old, new)
+    after = new.mean + new.std * policy.q(tf.constant(features), tf.constant(actions[:, :2]))
+    np.testing.assert_allclose(after, before, rtol=1e-12)
 
 
 def test_pop_art_is_for_the_target_network_too_and_begins_with_the_second_step():
@@ -124,19 +120,14 @@ def test_pop_art_is_for_the_target_network_too_and_begins_with_the_second_step()
     features, actions = (tf.constant(x) for x in (np.random.default_rng(4).normal(size=(8, 3)),
                                                   np.random.default_rng(4).uniform(size=(8, 2))))
 
-    def predictions(state):
-        found = []
-        for theta in (state.adam.theta, state.target):
-            with update.parts.at(policy, theta):
-                found.append(state.returns.mean + state.returns.std * policy.q(features, actions))
-        return found
+    def predictions():
+        return [update.returns.mean + update.returns.std * of.q(features, actions) for of in (policy, update.target)]
 
-    still, state = tf.constant([0.0, 0.0], tf.float64), update.state  # learning rates
-    g = [tf.zeros_like(part) for part in state.adam.theta]
+    still, g = tf.constant([0.0, 0.0], tf.float64), [tf.zeros_like(v) for v in update.optimizer.variables]
     for number, (shift, square) in enumerate(((3.0, 10.0), (5.0, 40.0), (-9.0, 100.0))):
-        figures = tf.constant([0.0] * len(STATS) + [shift, square], tf.float64)
-        before, state = predictions(state), update.step(state, g, figures, still)
-        for mine, theirs in zip(predictions(state), before, strict=True):
+        before = predictions()
+        update.step(g, tf.constant([0.0] * len(STATS) + [shift, square], tf.float64), still)
+        for mine, theirs in zip(predictions(), before, strict=True):
             assert np.allclose(mine, theirs, rtol=1e-12) == (number > 0)
 
 
@@ -181,9 +172,9 @@ def test_ornstein_uhlenbecks_deviation_and_restarts():
 
 
 def test_noise_on_parameters_finds_the_gap_that_is_wanted():
-    policy, perturbed = (DeterministicPolicy(BOX, UNEVEN, seed=1) for _ in range(2))
+    policy = DeterministicPolicy(BOX, UNEVEN, seed=1)
     policy.pi_head.w.assign(policy.pi_head.w * 100)
-    noise = NoisyParameters(policy, perturbed, 0.2, np.random.default_rng(0))
+    noise = NoisyParameters(policy, 0.2, np.random.default_rng(0))
     features = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
     gaps = []
     for _ in range(200):

@@ -84,7 +84,7 @@ def test_weights_come_from_the_seed_alone_and_the_first_policy_is_nearly_uniform
 
 def test_shared_and_copied_value_networks():
     shared, copy = (ActorCritic(BOX, DISCRETE, value_network=v) for v in ("shared", "copy"))
-    assert len(copy.trainable_variables) - len(shared.trainable_variables) == 4
+    assert len(list(copy.parameters)) - len(list(shared.parameters)) == 4
     features = tf.ones((2, 3))
     np.testing.assert_allclose(shared.evaluate(features)[1], shared.value(features))
 

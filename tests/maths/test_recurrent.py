@@ -43,7 +43,7 @@ def test_the_cell_by_hand(layer_norm):
     c = sigmoid(f) * before + sigmoid(i) * np.tanh(u)
     inner = norm(c, cell.norm_c.gain.numpy(), cell.norm_c.bias.numpy()) if layer_norm else c
     expected = sigmoid(o) * np.tanh(inner)
-    latent, state = cell.step(cell.inputs(tf.constant(x)), tf.constant(np.concatenate([before, h], axis=-1)))
+    latent, state = cell.step()(cell.inputs(tf.constant(x)), tf.constant(np.concatenate([before, h], axis=-1)))
     np.testing.assert_allclose(latent, expected, atol=1e-12)
     np.testing.assert_allclose(state, np.concatenate([c, expected], axis=-1), atol=1e-12)
 

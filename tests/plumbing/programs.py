@@ -220,7 +220,6 @@ def replay_steps_of_one_rank_equal_two(name):
                                  deepq_config.Config())
             stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][2:]
                      for i in range(S)]
-            update.sync()
         else:
             policy = DeterministicPolicy(box, box, network_options={"sizes": "300,300"}, seed=0, dtype=tf.float64)
             cfg = ddpg_config.Config(normalize_returns=True, popart=True, batch_size=B * (2 // comm.size),
@@ -354,7 +353,8 @@ def acer_of_one_rank_equals_two():
         segments, steps = np.nonzero(data["dones"] & ~data["terminated"])
         ends = Ends(segments, steps, finals[rows][segments, steps], np.empty((len(steps), 0)))
         stats = [update(Segments(data, ends), 1e-2)[STATS.index("policy_loss") :] for _ in range(3)]
-        return np.concatenate([get_flat(policy.trainable_variables), update.average[0].numpy()]), np.array(stats)
+        theta = [get_flat(of.trainable_variables) for of in (policy, update.average)]
+        return np.concatenate(theta), np.array(stats)
 
     mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world)
     together, stats = run(slice(None), Comm())
