@@ -86,7 +86,8 @@ class DeterministicPolicy(Policy):
         """A function from features [N, n] to actions [N, d] with the present weights: in NumPy where possible."""
         if not networks.runs_in_numpy(self.pi_net):
             return lambda features: self._pi(tf.constant(features)).numpy()
-        net, head = self.pi_net.numpy(), self.pi_head.numpy()
+        with self.parameters.arrays_once():
+            net, head = self.pi_net.numpy(), self.pi_head.numpy()
         return lambda features: np.tanh(head(net(features)))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:

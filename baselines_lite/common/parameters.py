@@ -78,6 +78,7 @@ class Place:
         self.sizes = [shape.num_elements() for shape in shapes or ()]
         self._ends = np.cumsum(self.sizes)
         self.held: tuple[Any, list[tf.Tensor]] | None = None  # a graph and the values in it: see Parameters.given
+        self.arrays: list[np.ndarray] | None = None  # what was read, at most one: see Parameters.arrays_once
 
     def value(self, index: int) -> tf.Tensor:
         """The values of a parameter."""
@@ -90,7 +91,12 @@ class Place:
 
     def numpy(self, index: int) -> np.ndarray:
         """The values of a parameter, a view of the variable's buffer (which is copied before it changes)."""
-        array = read(self.variable)
+        if self.arrays is None:
+            array = read(self.variable)
+        else:
+            if not self.arrays:
+                self.arrays.append(read(self.variable))
+            array = self.arrays[0]
         if self.shapes is None:
             return array
         end = self._ends[index]
@@ -161,6 +167,17 @@ class Parameters:
         values = [place.split(tf.convert_to_tensor(place.variable)) for place in mine]
         with hold(graph, mine, values):
             yield
+
+    @contextlib.contextmanager
+    def arrays_once(self) -> Iterator[None]:
+        """Within the block, `numpy` of the parameters reads each variable once. Nothing may be assigned there."""
+        for place, _ in self._places:
+            place.arrays = []
+        try:
+            yield
+        finally:
+            for place, _ in self._places:
+                place.arrays = None
 
     @contextlib.contextmanager
     def given(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:

@@ -37,17 +37,6 @@ class Acted(NamedTuple):
 Actor = Callable[..., Acted]
 
 
-class NumpyActorCritic:
-    """An actor-critic's head outputs [B, n], log standard deviation and values [B], in NumPy, with its weights."""
-
-    def __init__(self, policy: ActorCritic) -> None:
-        pi_net, pi_head, vf_net, vf_head = (
-            part.numpy() for part in (policy.pi_net, policy.pi_head, policy.vf_net, policy.vf_head))
-        self.heads = lambda features: pi_head(pi_net(features))
-        self.values = lambda features: vf_head(vf_net(features))[:, 0]
-        self.logstd = None if policy.logstd is None else policy.logstd.numpy()
-
-
 class Policy(tf.Module):
     """What every policy has: spaces, features of observations, normalisation statistics, and what its file must hold.
 
@@ -245,11 +234,13 @@ class ActorCritic(Policy):
         """
         if not networks.runs_in_numpy(self.pi_net):
             return self.compiled_actor()
-        mine, sample = NumpyActorCritic(self), self.pdtype.sample_numpy
+        with self.parameters.arrays_once():
+            net, head, sample = self.pi_net.numpy(), self.pi_head.numpy(), self.pdtype.sample_numpy
+            logstd = None if self.logstd is None else self.logstd.numpy()
 
         def act(features: np.ndarray, noise: np.ndarray | None, state: None = None, firsts: None = None) -> Acted:
-            heads = mine.heads(features)
-            return Acted(sample(heads, mine.logstd, noise), heads=heads)
+            heads = head(net(features))
+            return Acted(sample(heads, logstd, noise), heads=heads)
 
         return act
 
@@ -321,7 +312,9 @@ class ActorCritic(Policy):
                ) -> np.ndarray:
         """V [B] of single steps with features [B, ...], state [B, S] and firsts [B]; in NumPy where possible."""
         if networks.runs_in_numpy(self.vf_net) and self.vf_outputs == 1:  # an ActorQ's V is a mean over actions
-            return NumpyActorCritic(self).values(features)
+            with self.parameters.arrays_once():
+                net, head = self.vf_net.numpy(), self.vf_head.numpy()
+            return head(net(features))[:, 0]
         inputs = (features,) if state is None else (features[:, None], state, firsts[:, None])
         return self._values(*map(tf.constant, inputs)).numpy()
 

@@ -64,7 +64,8 @@ class QPolicy(Policy):
         """A function from features [N, ...] to Q [N, K] with the present weights: in NumPy where that is possible."""
         if not networks.runs_in_numpy(self.net):
             return lambda features: self._q(tf.constant(features)).numpy()
-        net, a_head, v_head = self.net.numpy(), self.a_head.numpy(), self.v_head and self.v_head.numpy()
+        with self.parameters.arrays_once():
+            net, a_head, v_head = self.net.numpy(), self.a_head.numpy(), self.v_head and self.v_head.numpy()
 
         def q(features: np.ndarray) -> np.ndarray:
             latent = net(features)
