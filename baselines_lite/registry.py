@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
+import re
 from types import ModuleType
 
 from baselines_lite.common.errors import UserError, unknown
@@ -42,19 +44,31 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def find(name: str) -> ModuleType:
-    """The package of an algorithm: a name of the table, or the dotted path of a package of one's own."""
-    if "." in name:
-        from baselines_lite.common import tf_setup
+    """The package of an algorithm: a name of the table, or the dotted path of a package of one's own.
 
-        tf_setup.load()  # a package of one's own may import TensorFlow at once: quietly
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(f"cannot import the algorithm {name!r}: {error}") from None
-        for part in ("learn", "Config", "PRESETS"):
-            if not hasattr(module, part):
-                raise UserError(f"the module {name} is no algorithm: it has no {part}")
-        return module
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS)
-    return importlib.import_module(ALGORITHMS[name].module)
+    A package of one's own that lies beside those of the table or in no other is found by its folder's name alone.
+    """
+    if name in ALGORITHMS:
+        return importlib.import_module(ALGORITHMS[name].module)
+    if re.fullmatch(r"[\w-]+(\.[\w-]+)+", name):
+        return one_of_ones_own(name)
+    for path in (f"baselines_lite.{name}", name):
+        if re.fullmatch(r"[\w-]+", name) and name != "__main__" and importlib.util.find_spec(path):
+            return one_of_ones_own(path)
+    raise UserError(f"{unknown('algorithm', name, ALGORITHMS)}; one of your own is named by the dotted path of its "
+                    "package, such as my_lab.my_ppo")
+
+
+def one_of_ones_own(path: str) -> ModuleType:
+    """The module at a dotted path, which must have an algorithm's parts. Raises UserError."""
+    from baselines_lite.common import tf_setup
+
+    tf_setup.load()  # a package of one's own may import TensorFlow at once: quietly
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise UserError(f"cannot import the algorithm {path!r}: {error}") from None
+    for part in ("learn", "Config", "PRESETS"):
+        if not hasattr(module, part):
+            raise UserError(f"the module {path} is no algorithm: it has no {part}")
+    return module

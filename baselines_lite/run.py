@@ -22,6 +22,7 @@ from baselines_lite.common.config import (
     BUILT_IN,
     AtariOptions,
     RunOptions,
+    algorithm_name,
     convert,
     option,
     option_table,
@@ -133,7 +134,7 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
 
 def default_log_path(command: CommandOptions) -> str:
     """A new folder below runs/, named after algorithm, environment and time."""
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{command.alg}-{command.env}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm_name(command.alg)}-{command.env}")
     return os.path.join("runs", f"{name}-{now()}")
 
 
@@ -150,9 +151,11 @@ def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]
             raise UserError(f"--{name} has no meaning with --play and --load_path; they take --env, --play_episodes, "
                             "--deterministic, --seed and --log_path")
     override(RunOptions(), options)
+    if "alg" in flags:
+        registry.find(command.alg)  # the policy's class may be one of its own
     policy = load(options["load_path"])
     env = command.env or policy.info.get("env")
-    if "alg" in flags and command.alg != policy.info.get("algorithm"):
+    if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
         raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
                         f"not {command.alg}")
     watch(policy, env, command, options.get("log_path") or os.path.dirname(options["load_path"]) or ".",

@@ -48,6 +48,16 @@ def main(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture
+def uncompiled():
+    """Runs updates operation by operation: compiling one takes seconds, and is no different for each space."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
 def missing(monkeypatch):
     """Makes a package look as if it were not installed: missing("moviepy")."""
 

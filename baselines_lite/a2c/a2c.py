@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines_lite.a2c.config import PRESETS, Config
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.minibatch import Minibatches, training_data
@@ -21,6 +20,8 @@ from baselines_lite.common.returns import explained_variance, gae
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.vec_env import EnvLike
 
+from .config import PRESETS, Config
+
 STATS = ("policy_loss", "value_loss", "entropy")
 
 
@@ -28,10 +29,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `a2c.Config`, and of the network. Raises UserError
-    for options that cannot be meant and spaces that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant and spaces that are not supported.
     """
-    with Experiment("a2c", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)

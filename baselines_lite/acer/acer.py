@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.acer.config import PRESETS, Config
-from baselines_lite.acer.replay import Replay, Segments, segments_of
 from baselines_lite.common import losses
 from baselines_lite.common.actor_q import ActorQ, expected
 from baselines_lite.common.compiled import Compiled
@@ -34,6 +32,9 @@ from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 
+from .config import PRESETS, Config
+from .replay import Replay, Segments, segments_of
+
 FIGURES = ("explained_variance", "policy_loss", "value_loss", "entropy", "rho", "truncated", "kl_average",
            "constrained")
 STATS = (*FIGURES, "grad_norm")
@@ -43,10 +44,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `acer.Config`, and of the network. Raises UserError
-    for options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
     """
-    with Experiment("acer", Config, PRESETS, env, total_timesteps, options, make_policy=actor_q,
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=actor_q,
                     make_buffer=replay_buffer) as exp:
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,

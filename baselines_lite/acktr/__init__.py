@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines_lite.acktr.config import PRESETS, Config
 from baselines_lite.common import tf_setup
+
+from .config import PRESETS, Config
 
 __all__ = ["PRESETS", "Config", "learn"]
 
@@ -13,7 +14,7 @@ __all__ = ["PRESETS", "Config", "learn"]
 def __getattr__(name: str) -> Any:
     if name == "learn":
         tf_setup.load()
-        from baselines_lite.acktr.acktr import learn
+        from .acktr import learn
 
         return learn
     raise AttributeError(name)

@@ -14,7 +14,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from baselines_lite.acktr.config import PRESETS, Config
 from baselines_lite.common import losses
 from baselines_lite.common.experiment import Experiment
 from baselines_lite.common.kfac import Kfac
@@ -25,6 +24,8 @@ from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
 
+from .config import PRESETS, Config
+
 STATS = ("policy_loss", "value_loss", "entropy")
 
 
@@ -32,10 +33,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `acktr.Config`, and of the network. Raises UserError
-    for options that cannot be meant, and spaces and networks that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant, and spaces and networks that are not supported.
     """
-    with Experiment("acktr", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         kfac = Kfac(policy, comm, lambda batch: losses.actor_critic_loss(policy, batch, cfg.ent_coef, cfg.vf_coef),
                     lambda batch: log_likelihood(policy, cfg, batch), STATS, kfac_clip=cfg.kfac_clip,

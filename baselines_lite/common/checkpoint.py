@@ -33,7 +33,7 @@ def save_policy(path: str | Path, policy: Policy) -> None:
     metadata = {
         "format": FORMAT,
         **policy.info,
-        "policy": type(policy).__name__,
+        "policy": policy.kind(),
         "settings": policy.settings,
         "observation_space": space_to_json(policy.observation_space),
         "action_space": space_to_json(policy.action_space),
@@ -57,8 +57,9 @@ def load_policy(path: str | Path) -> Policy:
     metadata, tensors = read(path)
     try:
         if metadata["policy"] not in Policy.KINDS:
-            raise UserError(f"the model file {str(path)!r} holds a policy of the kind {metadata['policy']}; import the "
-                            "module that defines it first")
+            raise UserError(f"the model file {str(path)!r} holds a policy of the class {metadata['policy']}, which is "
+                            "not loaded: import its module first, or on the command line give --alg="
+                            f"{metadata.get('algorithm')}")
         policy = Policy.KINDS[metadata["policy"]](space_from_json(metadata["observation_space"]),
                                                   space_from_json(metadata["action_space"]), **metadata["settings"])
         policy.info = {k: metadata[k] for k in ("algorithm", "env", "config", "atari", "versions") if k in metadata}
@@ -71,9 +72,11 @@ def load_policy(path: str | Path) -> Policy:
 def load_into(policy: Policy, path: str | Path) -> None:
     """Gives a policy the weights and statistics of a file. Raises UserError if they are for another kind of policy."""
     metadata, tensors = read(path)
-    mine = {"algorithm": policy.info.get("algorithm"), "policy": type(policy).__name__, **policy.settings,
+    mine = {"algorithm": policy.info.get("algorithm"), "policy": policy.kind(), **policy.settings,
             "observation_space": space_to_json(policy.observation_space),
             "action_space": space_to_json(policy.action_space)}
+    if "." in (mine["algorithm"] or ""):
+        del mine["algorithm"]  # one's own may start from what the algorithm that it was copied from has trained
     theirs = {**metadata, **metadata["settings"]}
     for key, value in mine.items():
         if key not in ("compute", "reward_gamma", "epsilon") and theirs.get(key) != value:

@@ -26,6 +26,11 @@ WITH_MEMORY = ("network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm,
                "one's own")
 
 
+def algorithm_name(package: str) -> str:
+    """What an algorithm is called: "ppo2" for the package baselines_lite.ppo2, "my_lab.my_ppo" for one's own."""
+    return package.removeprefix("baselines_lite.")
+
+
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
            above: float | None = None, below: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
     """A dataclass field with its meaning and allowed values: low <= it <= high, above < it < below, one of choices."""

@@ -1,6 +1,6 @@
 """What surrounds every training loop: configuration, processes, environments, files, the decision to stop.
 
-    with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         policy = exp.policy
         while not exp.finished:
             rollout = ...
@@ -27,7 +27,7 @@ from gymnasium.vector import VectorEnv
 
 from baselines_lite.common import tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import load_into
-from baselines_lite.common.config import AtariOptions, resolve, to_dict
+from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.flat import get_flat
@@ -45,18 +45,19 @@ SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows do
 class Experiment:
     """One training run. Everything that can be wrong with its input is found here, on all ranks together.
 
+    `package` is that of the algorithm, which is named after it; see config.algorithm_name.
     `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
     `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
     `make_buffer` makes what an algorithm that learns from the past stores it in: `buffer`, with its size `nbytes`.
     """
 
-    def __init__(self, algorithm: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
+    def __init__(self, package: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
                  total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None,
                  make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None,
                  make_buffer: Callable[[Experiment], Any] | None = None) -> None:
         self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
         self.comm = comm or get_comm()
-        self.algorithm = algorithm
+        self.algorithm = algorithm_name(package)
         self._start = time.perf_counter()
         self._signal, self._stop = 0, None
         self.nupdates = self.total_timesteps = 0

@@ -48,6 +48,7 @@ class MpiOptimizer:
         vectors = [*(g[i] for i in large), flatten(together)]
         averaged = tf.numpy_function(lambda *arrays: [self.comm.mean(array) for array in arrays], vectors,
                                      [vector.dtype for vector in vectors])
+        averaged = tf.nest.flatten(averaged)  # run eagerly, it gives a single tensor as itself
         *alone, rest = (tf.ensure_shape(x, vector.shape) for x, vector in zip(averaged, vectors, strict=True))
         *parts, figures = unflatten(rest, together)
         found = dict(zip([*large, *small], [*alone, *parts], strict=True))

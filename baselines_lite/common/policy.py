@@ -45,12 +45,18 @@ class Policy(tf.Module):
     for exact tests); `compute` that of the networks' arithmetic, where they offer the choice.
     """
 
-    KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its name, for model files
+    KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its `kind`, for model files
     recurrent = False
     parameters = Parameters()  # what a subclass has joined of its parts
 
     def __init_subclass__(cls) -> None:
-        Policy.KINDS[cls.__name__] = cls
+        Policy.KINDS[cls.kind()] = cls
+
+    @classmethod
+    def kind(cls) -> str:
+        """What model files call this class: "ActorCritic", or with its module where it is one's own."""
+        own = not cls.__module__.startswith("baselines_lite.common.")
+        return f"{cls.__module__}.{cls.__qualname__}" if own else cls.__qualname__
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str,
                  network_options: Mapping[str, Any] | None, normalize_observations: bool = False,

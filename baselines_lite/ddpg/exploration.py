@@ -8,7 +8,8 @@ from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.parameter_noise import ParameterNoise
 from baselines_lite.common.replay_collector import Explore
-from baselines_lite.ddpg.config import Config
+
+from .config import Config
 
 
 class Gaussian:

@@ -26,7 +26,8 @@ from baselines_lite.common.replay_buffer import PrioritizedReplayBuffer, ReplayB
 from baselines_lite.common.replay_collector import Explore, ReplayCollector, frame_of
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
-from baselines_lite.deepq.config import PRESETS, Config
+
+from .config import PRESETS, Config
 
 FIGURES = ("explained_variance", "policy_loss", "value_loss", "mean_q")
 STATS = (*FIGURES, "grad_norm")
@@ -36,10 +37,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> P
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `deepq.Config`, and of the network. Raises UserError
-    for options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
     """
-    with Experiment("deepq", Config, PRESETS, env, total_timesteps, options, make_policy=q_policy,
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=q_policy,
                     make_buffer=replay_buffer) as exp:
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
         collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,

@@ -26,7 +26,8 @@ from baselines_lite.common.returns import explained_variance, gae, standardize
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
-from baselines_lite.npg.config import PRESETS, Config
+
+from .config import PRESETS, Config
 
 SINGULAR = 1e-7  # of the largest pivot; the matrix is computed in float32
 
@@ -35,10 +36,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `npg.Config`, and of the network. Raises UserError
-    for options that cannot be meant, and spaces and networks that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant, and spaces and networks that are not supported.
     """
-    with Experiment("npg", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
                                     num_env=cfg.num_env)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from baselines_lite.common import tf_setup
-from baselines_lite.ppo2.config import PRESETS, Config
+
+from .config import PRESETS, Config
 
 __all__ = ["PRESETS", "Config", "learn"]
 
@@ -13,7 +14,7 @@ __all__ = ["PRESETS", "Config", "learn"]
 def __getattr__(name: str) -> Any:
     if name == "learn":
         tf_setup.load()
-        from baselines_lite.ppo2.ppo2 import learn
+        from .ppo2 import learn
 
         return learn
     raise AttributeError(name)

@@ -25,7 +25,8 @@ from baselines_lite.common.rollout import Collector, Rollout
 from baselines_lite.common.schedules import Schedule
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
-from baselines_lite.ppo2.config import PRESETS, Config
+
+from .config import PRESETS, Config
 
 STATS = ("policy_loss", "value_loss", "entropy", "approxkl", "clipfrac")
 
@@ -34,10 +35,10 @@ def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> A
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `ppo2.Config`, and of the network. Raises UserError
-    for options that cannot be meant and spaces that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant and spaces that are not supported.
     """
-    with Experiment("ppo2", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         optimizer = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
                             max_grad_norm=cfg.max_grad_norm)

@@ -28,17 +28,18 @@ from baselines_lite.common.returns import explained_variance, gae, standardize
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.seeding import stream
 from baselines_lite.common.vec_env import EnvLike
-from baselines_lite.trpo_mpi.config import PRESETS, Config
+
+from .config import PRESETS, Config
 
 
 def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> ActorCritic:
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `trpo_mpi.Config`, and of the network. Raises
-    UserError for options that cannot be meant, and spaces and networks that are not supported.
+    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
+    options that cannot be meant, and spaces and networks that are not supported.
     """
-    with Experiment("trpo_mpi", Config, PRESETS, env, total_timesteps, options) as exp:
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
         objective = PolicyObjective(policy, comm, ent_coef=cfg.ent_coef, fisher_every=cfg.fisher_every,
                                     num_env=cfg.num_env)

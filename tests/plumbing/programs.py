@@ -235,6 +235,31 @@ def replay_steps_of_one_rank_equal_two(name):
     np.testing.assert_allclose(my_stats, stats, rtol=1e-6)
 
 
+def copy_trains(name):
+    """A copied folder whose loss and a default were edited: see test_forks.py."""
+    import tempfile
+    from pathlib import Path
+
+    import tensorflow as tf
+
+    from baselines_lite.common.flat import get_flat
+    from tests.plumbing.forks import RATE, copy, edited_loss, trained_parts, with_rate
+
+    comm = get_comm()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(comm.broadcast(folder))
+        alg = comm.broadcast(copy(name, folder, edited_loss, with_rate) if comm.rank == 0 else None)
+        sys.path.insert(0, str(folder))
+        tf.config.run_functions_eagerly(True)
+        policy, before, after = trained_parts(alg)
+        tf.config.run_functions_eagerly(False)
+        sys.path.remove(str(folder))
+        del sys.modules["my_lab"]
+    assert policy.info["algorithm"] == alg == f"my_lab.my_{name}" and str(RATE) in str(policy.info["config"])
+    assert all((old == new).all() for old, new in zip(before, after, strict=True))
+    comm.check_synced(get_flat(policy.trainable_variables))
+
+
 def steps_of_one_rank_equal_two(name):
     """A step on 2N samples on one process = a step on N on each of two, in float64, the shuffle fixed."""
     import gymnasium as gym

@@ -10,6 +10,7 @@ import pytest
 
 from baselines_lite.registry import ALGORITHMS
 from tests.conftest import MPIRUN, ROOT
+from tests.plumbing.forks import KINDS
 
 REPLAY = ["deepq", "ddpg"]  # algorithms that learn from the past
 SMALL = ("--env=CartPole-v1", "--num_env=2", "--nsteps=32", "--noptepochs=1")
@@ -44,6 +45,7 @@ ON_TWO_RANKS = [
     *(f"{what},{name}" for what in ("equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two")
       for name in REPLAY),
     *(f"steps_of_one_rank_equal_two,{step}" for step in STEPS),
+    *(f"copy_trains,{name}" for name in KINDS),
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
 ]

@@ -5,7 +5,6 @@ import re
 import gymnasium as gym
 import numpy as np
 import pytest
-import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -144,14 +143,6 @@ def test_the_registry_says_the_same():
         able = [*row.actions, *row.networks.split(", ")]
         assert set(able) <= rows.keys()
         assert able == [what for what in rows if CELLS[rows[what], name] == "yes"], name
-
-
-@pytest.fixture
-def uncompiled():
-    """Runs updates operation by operation: compiling one takes seconds, and is no different for each space."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.parametrize(("row", "name"), CELLS)
