@@ -26,6 +26,9 @@ WITH_MEMORY = ("network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm,
                "one's own")
 
 
+LARGEST = 2**63 - 1  # of whole numbers: what arrays and files can count
+
+
 def algorithm_name(package: str) -> str:
     """What an algorithm is called: "ppo2" for the package baselines_lite.ppo2, "my_lab.my_ppo" for one's own."""
     return package.removeprefix("baselines_lite.")
@@ -377,6 +380,8 @@ def check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     number = value.value if isinstance(value, Schedule) else value
     if isinstance(number, float) and not math.isfinite(number):
         raise UserError(f"{name} must be finite, not {value}")
+    if isinstance(number, int) and number > LARGEST:
+        raise UserError(f"{name} must be at most {LARGEST:,}")
     if rules.get("low") is not None and number < rules["low"]:
         raise UserError(f"{name} must be at least {rules['low']}, not {value}")
     if rules.get("high") is not None and number > rules["high"]:
@@ -470,6 +475,16 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
                         "the schedules would end before the run")
     return Resolved(run, config, network_options, atari)
+
+
+def with_budget(options: Mapping[str, Any], total_timesteps: float | None) -> dict[str, Any]:
+    """`learn`'s options, the budget among them: total_timesteps, or num_timesteps. Raises UserError for both."""
+    if total_timesteps is None:
+        return dict(options)
+    if "num_timesteps" in options:
+        raise UserError(f"total_timesteps={total_timesteps} and num_timesteps={options['num_timesteps']} are two names "
+                        "of one number: give one of them")
+    return {**options, "num_timesteps": total_timesteps}
 
 
 def check_network_options(network: str, values: Mapping[str, Any], other_names: set[str]) -> dict[str, Any]:

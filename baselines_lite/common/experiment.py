@@ -27,7 +27,7 @@ from gymnasium.vector import VectorEnv
 
 from baselines_lite.common import tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import load_into
-from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict
+from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.flat import get_flat
@@ -46,13 +46,14 @@ class Experiment:
     """One training run. Everything that can be wrong with its input is found here, on all ranks together.
 
     `package` is that of the algorithm, which is named after it; see config.algorithm_name.
+    `total_timesteps` is the option num_timesteps by its other name; None: not given by this one.
     `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
     `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
     `make_buffer` makes what an algorithm that learns from the past stores it in: `buffer`, with its size `nbytes`.
     """
 
     def __init__(self, package: str, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
-                 total_timesteps: float, options: Mapping[str, Any], comm: Comm | None = None,
+                 total_timesteps: float | None, options: Mapping[str, Any], comm: Comm | None = None,
                  make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None,
                  make_buffer: Callable[[Experiment], Any] | None = None) -> None:
         self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
@@ -62,8 +63,7 @@ class Experiment:
         self._signal, self._stop = 0, None
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
-        values = {**options, "num_timesteps": total_timesteps}
-        self.comm.together(lambda: self._prepare(config_type, presets, env, values))
+        self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
         self._check_alike()
         self.comm.together(self._open_logger, root_only=True)
         self._start_row()

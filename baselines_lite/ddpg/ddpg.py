@@ -34,12 +34,13 @@ from .exploration import make_exploration
 STATS = ("explained_variance", "policy_loss", "value_loss", "entropy", "mean_q")
 
 
-def learn(env: EnvLike, total_timesteps: float = 1_000_000, **options: Any) -> DeterministicPolicy:
+def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) -> DeterministicPolicy:
     """Trains a policy in `env` for `total_timesteps` environment steps over all environments and ranks.
 
-    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. Options by keyword: those of
-    `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the network. Raises UserError for
-    options that cannot be meant, spaces that are not supported, and a replay buffer that memory cannot hold.
+    env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. total_timesteps: by default a million.
+    Options by keyword: those of `common.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of the
+    network. Raises UserError for options that cannot be meant, spaces that are not supported, and a replay buffer that
+    memory cannot hold.
     """
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=deterministic_policy,
                     make_buffer=replay_buffer) as exp:
