@@ -55,8 +55,8 @@ def find(name: str) -> ModuleType:
     for path in (f"baselines_lite.{name}", name):
         if re.fullmatch(r"[\w-]+", name) and name != "__main__" and importlib.util.find_spec(path):
             return one_of_ones_own(path)
-    raise UserError(f"{unknown('algorithm', name, ALGORITHMS)}; one of your own is named by the dotted path of its "
-                    "package, such as my_lab.my_ppo")
+    raise UserError(f"{unknown('algorithm', name, ALGORITHMS)} (one of your own is named by the dotted path of its "
+                    "package: my_lab.my_ppo)")
 
 
 def one_of_ones_own(path: str) -> ModuleType:

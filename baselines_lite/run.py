@@ -13,11 +13,11 @@ import datetime
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from baselines_lite import load, registry
+from baselines_lite import __version__, load, registry
 from baselines_lite.common.config import (
     BUILT_IN,
     AtariOptions,
@@ -27,6 +27,7 @@ from baselines_lite.common.config import (
     option,
     option_table,
     override,
+    preset_values,
     resolve,
 )
 from baselines_lite.common.errors import UserError, unknown
@@ -42,7 +43,9 @@ class CommandOptions:
     play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
     play_episodes: int = option(5, "episodes to play", low=1)
     deterministic: bool = option(False, "play the most probable action instead of drawing one")
-    help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags")
+    help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags, with --env=ID the "
+                        "defaults of its preset")
+    version: bool = option(False, "print the version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,13 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(variable, "1")
     try:
         flags = parse(sys.argv[1:] if arguments is None else arguments)
+        flags = complete(flags, CommandOptions, RunOptions)
         own = {f.name for f in dataclasses.fields(CommandOptions)}
         command = override(CommandOptions(), {k: v for k, v in flags.items() if k in own})
         options = {k: v for k, v in flags.items() if k not in own}
         if convert("verbose", bool, flags.get("verbose", False)):
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-        if command.help:
-            print(help_text(command.alg if "alg" in flags else None))
+        if command.version:
+            print(f"baselines_lite {__version__}")
+        elif command.help:
+            print(help_text(command, flags))
         elif command.play and "load_path" in flags and "num_timesteps" not in flags:
             play(options, command, flags)
         else:
@@ -71,10 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """`--name=value`, `--name value`, or a bare `--name` for a yes-or-no flag, as names and texts. Raises UserError."""
-    switches = {f.name for t in (CommandOptions, RunOptions) for f in dataclasses.fields(t) if f.type == "bool"}
-    flags: dict[str, str] = {}
+def parse(arguments: Sequence[str]) -> dict[str, str | None]:
+    """`--name=value` and `--name value` as names and texts, a bare `--name` as a name and None. Raises UserError."""
+    flags: dict[str, str | None] = {}
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -85,12 +90,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         if not equals:
-            if rest and not rest[0].startswith("--"):
-                value = rest.pop(0)
-            elif name in switches:
-                value = "true"
-            else:
-                raise UserError(f"the flag --{name} needs a value: --{name}=VALUE")
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else None
         elif not value:
             raise UserError(f"the flag --{name} needs a value after '='")
         if name in flags:
@@ -99,9 +99,19 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     return flags
 
 
+def complete(flags: dict[str, str | None], *config_types: type) -> dict[str, str | None]:
+    """Flags with the bare ones among these types' options made "true". Raises UserError for one that is no switch."""
+    known = {f.name: f.type for t in config_types for f in dataclasses.fields(t)}
+    for name, value in flags.items():
+        if value is None and name in known and "bool" not in str(known[name]):
+            raise UserError(f"the flag --{name} needs a value: --{name}=VALUE")
+    return {name: "true" if value is None and name in known else value for name, value in flags.items()}
+
+
 def train(options: dict[str, Any], command: CommandOptions) -> None:
     """Trains, and plays afterwards if asked to."""
     algorithm = registry.find(command.alg)
+    options = known_options(algorithm, options)
     if command.env is None:
         raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
     run = check_before_loading(algorithm, command.env, options)
@@ -114,19 +124,21 @@ def train(options: dict[str, Any], command: CommandOptions) -> None:
         watch(policy, command.env, command, options["log_path"] or run.log_path)
 
 
-def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
-    """Finds bad input before TensorFlow and MPI are loaded: within a second, and before there is anything to end."""
+def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict[str, str]:
+    """An algorithm's options, each with a value. Raises UserError for a flag that does not exist."""
+    types = (CommandOptions, RunOptions, algorithm.Config, AtariOptions, *BUILT_IN.values())
+    known = {f.name for t in types for f in dataclasses.fields(t)}
     for name in options:
-        known = {f.name for t in (CommandOptions, RunOptions, algorithm.Config) for f in dataclasses.fields(t)}
-        known |= {f.name for t in (AtariOptions, *BUILT_IN.values()) for f in dataclasses.fields(t)}
         if name not in known and ":" not in str(options.get("network", "")):
             raise unknown("flag", f"--{name}", [f"--{k}" for k in known], list_all=False)
-    for kind in (RunOptions, algorithm.Config):  # before environments are loaded, which takes a second
-        override(kind(), {k: v for k, v in options.items() if k in {f.name for f in dataclasses.fields(kind)}})
-    from baselines_lite.common.vec_env import family_of, find_spec
+    return {name: "true" if value is None else value for name, value in complete(options, *types).items()}
 
-    family = family_of(find_spec(env))
-    run = resolve(algorithm.Config, algorithm.PRESETS, family, options, launched_size()).run
+
+def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
+    """Finds bad input before TensorFlow and MPI are loaded: within a second, and before there is anything to end."""
+    for kind in (RunOptions, algorithm.Config):  # before environments are loaded
+        with_known(kind(), options)
+    run = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, launched_size()).run
     if run.load_path and not os.path.isfile(run.load_path):
         raise UserError(f"there is no model file {run.load_path!r}")
     return run
@@ -154,6 +166,9 @@ def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]
     if "alg" in flags:
         registry.find(command.alg)  # the policy's class may be one of its own
     policy = load(options["load_path"])
+    if options.get("network", policy.network) != policy.network:
+        raise UserError(f"the model file {options['load_path']!r} has the network {policy.network}, not "
+                        f"{options['network']}")
     env = command.env or policy.info.get("env")
     if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
         raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
@@ -174,25 +189,45 @@ def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int
     print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")
 
 
-def help_text(alg: str | None) -> str:
-    """Every flag with type, default and meaning, generated from the configuration."""
-    lines = [
-        "usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
-        "       python run.py --load_path=FILE --play",
-        "", "command:", option_table(CommandOptions), "", "run:", option_table(RunOptions),
-    ]
-    if alg is None:
-        lines += ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
-        lines += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
-    else:
-        config = registry.find(alg).Config
-        lines += ["", f"{alg} (defaults; a preset for the environment's family may change them):", option_table(config)]
+def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
+    """Every flag with type, default and meaning, generated from the configuration.
+
+    With --alg or --env also those of the algorithm; with --env or --env_type defaults are as the preset has them.
+    """
+    run = with_known(RunOptions(), {k: v for k, v in flags.items() if k in ("preset", "env_type")})
+    if "alg" in flags or command.env or run.env_type:
+        algorithm, values = registry.find(command.alg), {}
+        title = f"{command.alg} (defaults; with --env=ID those of its preset)"
+        if command.env or run.env_type:
+            family = run.env_type or family_of_id(command.env)
+            values = preset_values(algorithm.PRESETS, run.preset, family)
+            title = f"{command.alg} (defaults of the preset {run.preset} for {family})"
+        run, config = with_known(run, values), with_known(algorithm.Config(), values)
+        rest = ["", f"{title}:", option_table(config)]
         networks = config.__dataclass_fields__["network"].metadata["help"]
         for name, options in BUILT_IN.items():
             if re.search(rf"\b{name}\b", networks):
-                lines += ["", f"network {name}:", option_table(options)]
-        lines += ["", "Atari games:", option_table(AtariOptions)]
-    return "\n".join(lines)
+                own = with_known(options(), values if name == config.network else {})
+                rest += ["", f"network {name}:", option_table(own)]
+        rest += ["", "Atari games:", option_table(AtariOptions)]
+    else:
+        rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
+        rest += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
+    usage = ["usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
+             "       python run.py --load_path=FILE --play"]
+    return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
+
+
+def with_known(config: Any, values: Mapping[str, Any]) -> Any:
+    """A config with those of the values that are its options."""
+    return override(config, {k: v for k, v in values.items() if k in config.__dataclass_fields__})
+
+
+def family_of_id(env: str) -> str:
+    """The family of the environment with that id."""
+    from baselines_lite.common.vec_env import family_of, find_spec  # loads Gymnasium, which takes a second
+
+    return family_of(find_spec(env))
 
 
 def console() -> None:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.errors import UserError, counted, unknown
 from baselines_lite.common.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
@@ -31,6 +31,9 @@ LARGEST = 2**63 - 1  # of whole numbers: what arrays and files can count
 
 def algorithm_name(package: str) -> str:
     """What an algorithm is called: "ppo2" for the package baselines_lite.ppo2, "my_lab.my_ppo" for one's own."""
+    if not package:
+        raise UserError("an algorithm is named after its package, and this one's file is in none: put it into a folder "
+                        "and import it from there, or give Experiment a name in place of __package__")
     return package.removeprefix("baselines_lite.")
 
 
@@ -96,7 +99,8 @@ class RolloutConfig:
 
     def describe_batch(self, ranks: int) -> str:
         """What an update of all ranks is made of, for the start of a run."""
-        return (f"batch {ranks * self.nbatch} = {ranks} rank(s) x num_env {self.num_env} x nsteps {self.nsteps}")
+        return (f"batch {ranks * self.nbatch} = {counted(ranks, 'rank')} x num_env {self.num_env} x nsteps "
+                f"{self.nsteps}")
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
@@ -125,8 +129,8 @@ class ReplayConfig:
 
     def describe_batch(self, ranks: int) -> str:
         """What a gradient step of all ranks is made of, for the start of a run."""
-        return (f"minibatches of {ranks * self.batch_size} = {ranks} rank(s) x batch_size {self.batch_size}; a row of "
-                f"the log each {ranks * self.num_env * self.nsteps} steps")
+        return (f"minibatches of {ranks * self.batch_size} = {counted(ranks, 'rank')} x batch_size "
+                f"{self.batch_size}; a row of the log each {ranks * self.num_env * self.nsteps} steps")
 
     def check(self) -> None:
         """Raises UserError for values that do not go together."""
@@ -406,20 +410,26 @@ def override(config: Any, values: Mapping[str, Any]) -> Any:
 
 
 def preset_values(presets: Mapping[str, Mapping[str, Mapping[str, Any]]], preset: str, family: str) -> dict[str, Any]:
-    """Values of a named preset for an environment family: the preset's "all" row, overridden by the family's row."""
+    """Values of a named preset for an environment family: the preset's "all" row, overridden by the family's row.
+
+    Raises UserError for a preset that does not exist.
+    """
+    if preset not in presets:
+        raise unknown("preset", preset, presets)
     rows = presets[preset]
     return {**rows.get("all", {}), **rows.get(family, {})}
 
 
-def option_table(config_type: type, prefix: str = "  ") -> str:
-    """The help text of a config: one line per field with type, default and meaning."""
-    hints, rows = typing.get_type_hints(config_type), []
-    for f in dataclasses.fields(config_type):
+def option_table(config: Any, prefix: str = "  ") -> str:
+    """The help text of a config: one line per field with type, default (an instance's value) and meaning."""
+    hints, rows = typing.get_type_hints(config if isinstance(config, type) else type(config)), []
+    for f in dataclasses.fields(config):
         kind = hints[f.name]
         inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
         choices = f.metadata["choices"]
         extra = f" One of {', '.join(choices)}." if choices else ""
-        rows.append((f"--{f.name}", inner[0].__name__.lower(), str(f.default), f"{f.metadata['help']}.{extra}"))
+        default = str(getattr(config, f.name))
+        rows.append((f"--{f.name}", inner[0].__name__.lower(), default, f"{f.metadata['help']}.{extra}"))
     widths = [max(column, *(len(row[i]) + 2 for row in rows)) for i, column in enumerate((26, 9, 13))]
     return "\n".join(prefix + "".join(map(str.ljust, row, widths)) + row[-1] for row in rows)
 
@@ -454,8 +464,6 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     atari = override(AtariOptions(), atari_values)
     if atari_values and family != "atari":
         raise UserError(f"the option {next(iter(atari_values))} is for Atari games, which this environment is not")
-    if run.preset not in presets:
-        raise unknown("preset", run.preset, presets)
     row = preset_values(presets, run.preset, run.env_type or family)
     run = override(RunOptions(), {k: v for k, v in {**row, **values}.items() if k in run_names})
     config = usual = override(config_type(), {k: v for k, v in row.items() if k in config_names})
@@ -468,8 +476,8 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     config.check()
     total = config.num_env * config.nsteps * ranks
     if run.num_timesteps < total:
-        raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {ranks} rank(s) x num_env="
-                        f"{config.num_env} x nsteps={config.nsteps} = {total} steps")
+        raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {counted(ranks, 'rank')} x "
+                        f"num_env={config.num_env} x nsteps={config.nsteps} = {total} steps")
     config.check_budget(run.num_timesteps // total * total, ranks)
     if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "

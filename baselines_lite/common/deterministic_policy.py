@@ -28,8 +28,11 @@ class DeterministicPolicy(Policy):
                  network_options: Mapping[str, Any] | None = None, **common: Any) -> None:
         super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
         space = action_space
-        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating) or 0 in space.shape:
-            raise UserError(f"the action space {space} is not supported by ddpg; supported is Box")
+        if 0 in (space.shape or ()):
+            raise UserError(f"the action space {space} is empty, which is not supported")
+        if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise UserError(f"the action space {space} is not supported by ddpg; supported is Box of floating-point "
+                            "numbers")
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             raise UserError(f"the action space {space} is not supported by ddpg: its bounds must be finite")
         if self.encoder.picture_shape is not None:

@@ -272,6 +272,8 @@ def make_pd(action_space: gym.Space) -> PdType:
     kinds = {gym.spaces.Discrete: CategoricalType, gym.spaces.MultiDiscrete: MultiCategoricalType,
              gym.spaces.MultiBinary: BernoulliType, gym.spaces.Box: DiagGaussianType}
     integers = isinstance(action_space, gym.spaces.Box) and not np.issubdtype(action_space.dtype, np.floating)
-    if type(action_space) not in kinds or integers or 0 in (action_space.shape or ()):
+    if 0 in (action_space.shape or ()):
+        raise UserError(f"the action space {action_space} is empty, which is not supported")
+    if type(action_space) not in kinds or integers:
         raise UserError(f"the action space {action_space} is not supported; supported are {SUPPORTED}")
     return kinds[type(action_space)](action_space)

@@ -10,11 +10,36 @@ class UserError(Exception):
     """Bad input, told in one sentence. The command line prints it without a traceback and exits with status 2."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 rank, 2 ranks."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+# What other libraries and papers call things, and what they are called here.
+OTHER_NAMES = {
+    "algo": ("alg",), "algorithm": ("alg",), "env_id": ("env",), "policy": ("network",), "render": ("play",),
+    "timesteps": ("num_timesteps",), "total_timesteps": ("num_timesteps",), "total_steps": ("num_timesteps",),
+    "num_steps": ("num_timesteps", "nsteps"), "n_steps": ("nsteps",), "horizon": ("nsteps",), "n_envs": ("num_env",),
+    "learning_rate": ("lr", "actor_lr", "critic_lr", "step_kl"), "discount": ("gamma",), "gae_lambda": ("lam",),
+    "lambda": ("lam",), "n_epochs": ("noptepochs",), "epochs": ("noptepochs",), "num_epochs": ("noptepochs",),
+    "batch_size": ("nminibatches",), "minibatch_size": ("nminibatches",), "clip_range": ("cliprange",),
+    "clip_coef": ("cliprange",), "clip_ratio": ("cliprange",), "entropy_coef": ("ent_coef",),
+    "value_coef": ("vf_coef",), "grad_clip": ("max_grad_norm",), "replay_size": ("buffer_size",),
+    "target_update_interval": ("target_network_update_freq",), "polyak": ("tau",), "hidden_sizes": ("sizes",),
+    "net_arch": ("sizes",), "logdir": ("log_path",), "log_dir": ("log_path",), "wandb": ("tensorboard",),
+    "dqn": ("deepq",), "ddqn": ("deepq",), "q_learning": ("deepq",), "reinforce": ("vpg",), "pg": ("vpg",),
+    "a3c": ("a2c",), "kfac": ("acktr",), "ppo": ("ppo2", "ppo1"),
+}
+
+
 def unknown(kind: str, name: str, known: Iterable[str], *, list_all: bool = True) -> UserError:
     """A UserError for an unknown name, with the nearest known names (and the whole list where it is short)."""
     known = sorted(known)
     by_lower = {k.lower(): k for k in known}
-    near = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
+    dashes = "--" if name.startswith("--") else ""
+    called = OTHER_NAMES.get(name.removeprefix("--").lower(), ())
+    near = [dashes + k for k in called if dashes + k in known] or [
+        by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     if list_all and not near:
         hint = f"; known: {', '.join(known)}" if known else "; none is known"

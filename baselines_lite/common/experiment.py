@@ -29,7 +29,7 @@ from baselines_lite.common import tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat
 from baselines_lite.common.logger import Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
@@ -127,9 +127,10 @@ class Experiment:
                             "run": to_dict(self.run), "config": to_dict(cfg), "atari": self.policy.info["atari"],
                             "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
                             "threads": self.threads})
-        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {comm.size} rank(s) on {comm.hosts} "
-                        f"host(s), {self.threads} thread(s) each; {cfg.describe_batch(comm.size)}; "
-                        f"{self.planned_updates} updates, {self.planned_updates * self.batch} steps")
+        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {counted(comm.size, 'rank')} on "
+                        f"{counted(comm.hosts, 'host')}, {counted(self.threads, 'thread')} each; "
+                        f"{cfg.describe_batch(comm.size)}; {counted(self.planned_updates, 'update')}, "
+                        f"{self.planned_updates * self.batch} steps")
         if self.atari is not None:
             from baselines_lite.common.atari import describe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.errors import UserError, counted
 
 REST = 1e9  # bytes that a rank takes beside its buffer
 
@@ -17,8 +17,8 @@ def require(nbytes: float, ranks: int, option: str) -> None:
     """
     needed, free = (nbytes + REST) * ranks, available()
     if needed > free:
-        raise UserError(f"{option} needs {needed / 1e9:.1f} GB here, with the rest of {ranks} rank(s), but only "
-                        f"{free / 1e9:.1f} GB are free; lower it")
+        raise UserError(f"{option} needs {needed / 1e9:.1f} GB here, with the rest of {counted(ranks, 'rank')}, but "
+                        f"only {free / 1e9:.1f} GB are free; lower it")
 
 
 def available() -> float:

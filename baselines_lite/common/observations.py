@@ -75,10 +75,14 @@ class Encoder:
 
     def __init__(self, space: gym.Space, pictures: bool = True) -> None:
         found = list(leaves(space))
+        if not found:
+            raise UserError(f"the observation space {space} is empty, which is not supported")
         for path, leaf in found:
             kinds = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
-            if not isinstance(leaf, kinds) or 0 in (leaf.shape or ()):
-                where = f" (at {'/'.join(map(str, path))})" if path else ""
+            where = f" (at {'/'.join(map(str, path))})" if path else ""
+            if 0 in (leaf.shape or ()):
+                raise UserError(f"the observation space {leaf}{where} is empty, which is not supported")
+            if not isinstance(leaf, kinds):
                 raise UserError(f"the observation space {leaf}{where} is not supported; supported are {SUPPORTED}")
         self._pictures = [(path, leaf) for path, leaf in found if pictures and is_picture(leaf)]
         if len(self._pictures) > 1:

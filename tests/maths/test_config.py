@@ -8,6 +8,7 @@ from baselines_lite import registry
 from baselines_lite.common.config import (
     FAMILIES,
     RunOptions,
+    algorithm_name,
     convert,
     option_table,
     override,
@@ -41,6 +42,7 @@ def test_wrong_types_are_refused(kind, value):
 @pytest.mark.parametrize(("values", "words"), [
     ({"gamma": 1.5}, "gamma must be at most 1"), ({"num_env": 0}, "num_env must be at least 1"),
     ({"seed": -1}, "seed must be at least 0"), ({"nminibatchs": 4}, "did you mean nminibatches"),
+    ({"learning_rate": 1e-3}, "did you mean lr"), ({"clip_range": 0.1}, "did you mean cliprange"),
     ({"ent_coeff": 0.1}, "did you mean ent_coef"), ({"nminibatches": 3}, "does not divide the batch"),
     ({"num_timesteps": 100}, "less than one update"),
     ({"num_timesteps": 4096, "schedule_timesteps": 100}, "schedule_timesteps=100 is less than num_timesteps=4096"),
@@ -52,6 +54,13 @@ def test_wrong_types_are_refused(kind, value):
 def test_bad_values_are_named(values, words):
     with pytest.raises(UserError, match=words):
         resolve(Config, PRESETS, "other", values)
+
+
+def test_an_algorithm_is_called_by_its_package():
+    assert [algorithm_name(package) for package in ("baselines_lite.ppo2", "my_lab.my_ppo", "my_ppo")] == [
+        "ppo2", "my_lab.my_ppo", "my_ppo"]
+    with pytest.raises(UserError, match="named after its package"):
+        algorithm_name(None)  # __package__ of a script
 
 
 def test_precedence_default_preset_value():

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from baselines_lite.common.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.distributions import Bernoulli, Categorical, DiagGaussian, make_pd
 from baselines_lite.common.errors import UserError
 
@@ -172,7 +173,13 @@ def test_every_action_is_in_its_space(space):
 
 
 @pytest.mark.parametrize("space", [gym.spaces.Box(0, 9, (2,), dtype=np.int64), gym.spaces.Dict({}),
-                                   gym.spaces.Tuple([gym.spaces.Discrete(2)]), gym.spaces.Box(-1, 1, (0,))])
+                                   gym.spaces.Tuple([gym.spaces.Discrete(2)])])
 def test_other_spaces_are_refused(space):
     with pytest.raises(UserError, match="supported are Discrete, MultiDiscrete, MultiBinary and Box"):
         make_pd(space)
+
+
+@pytest.mark.parametrize("make", [make_pd, lambda space: DeterministicPolicy(gym.spaces.Box(-1, 1, (2,)), space)])
+def test_empty_action_spaces_are_refused_as_empty(make):
+    with pytest.raises(UserError, match=r"action space .* is empty"):
+        make(gym.spaces.Box(-1, 1, (0,)))

@@ -112,3 +112,10 @@ def test_convolutions_without_a_picture_are_refused():
 
 def test_gymnasium_still_sorts_the_keys_of_a_plain_dict():
     assert list(gym.spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Discrete(2)}).spaces) == ["a", "b"]
+
+
+@pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Box(-1, 1, (0,)),
+                                   spaces.Dict({"a": spaces.Box(-1, 1, (2, 0))})])
+def test_empty_spaces_are_refused_as_empty(space):
+    with pytest.raises(UserError, match=r"observation space .* is empty"):
+        Encoder(space)

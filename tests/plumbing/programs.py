@@ -158,7 +158,7 @@ def same_seed_same_log():
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 ppo2.learn("Pendulum-v1", 3100, num_env=2, nsteps=64, seed=5, normalize_observations=True,
                            normalize_rewards=True, log_path=str(folder / run), print_interval=1e9)
-            assert comm.rank > 0 or "2 rank(s)" in said.getvalue()
+            assert comm.rank > 0 or "2 ranks on 1 host, 1 thread each" in said.getvalue()
             logs.append(comm.broadcast(reproducible(folder / run / "progress.csv") if comm.rank == 0 else None))
     assert logs[0] == logs[1] and len(logs[0]) == 13
     assert logs[0][-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates

@@ -10,6 +10,8 @@ import sys
 import gymnasium as gym
 import pytest
 
+from baselines_lite import __version__, registry
+from baselines_lite.common.config import MlpOptions, override, resolve
 from baselines_lite.registry import ALGORITHMS
 from tests.conftest import ROOT
 from tests.logs import reproducible
@@ -80,6 +82,7 @@ def test_play_without_display_writes_videos_or_names_the_extra(trained, main, mi
     done = main(*flags)
     assert done.returncode == 0 and done.stderr == ""
     assert list((tmp_path / "here/videos").glob("*/*.mp4"))
+    assert "videos/" in (ROOT / ".gitignore").read_text().split()
     missing("moviepy")
     done = main(*flags)
     assert done.returncode == 2 and "baselines-lite[video]" in done.stderr
@@ -104,6 +107,23 @@ def test_help_is_fast_and_loads_no_tensorflow():
     assert "--cliprange_vf" in done.stdout and "--num_hidden" in done.stdout
 
 
+def test_the_version(main):
+    assert main("--version").stdout == f"baselines_lite {__version__}\n"
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_help_for_an_environment_shows_what_a_run_there_would_use(main, alg):
+    env, family = ("HalfCheetah-v5", "mujoco") if alg == "ddpg" else ("CartPole-v1", "classic_control")
+    algorithm = registry.find(alg)
+    for flag, given in ((f"--env={env}", {}), (f"--env_type={family}", {"env_type": family})):
+        used = resolve(algorithm.Config, algorithm.PRESETS, family, given)
+        mlp = override(MlpOptions(), used.network_options)
+        values = {name: str(value) for part in (used.run, used.config, mlp) for name, value in vars(part).items()}
+        shown = re.sub(r"\nnetwork (?!mlp)(.|\n)*", "", main(f"--alg={alg}", flag, "--help").stdout)
+        rows = re.findall(r"^  --(\w+) +\w+ +(\S+)", shown, re.MULTILINE)
+        assert {name: default for name, default in rows if name in values} == values
+
+
 @pytest.mark.parametrize("alg", ALGORITHMS)
 def test_help_lists_the_networks_that_an_algorithm_takes(main, alg):
     kinds = {"mlp": ["mlp"], "cnn": ["cnn", "cnn_small", "conv_only"], "lstm": ["lstm", "lnlstm"],
@@ -125,7 +145,18 @@ BAD = [
     (("nsteps=5",), "unexpected argument"),
     (("--env=CartPoll-v1",), "did you mean CartPole-v"),
     (("--env=no_such_module:Env-v0",), "cannot import"),
+    (("--wandb",), "unknown flag '--wandb'; did you mean --tensorboard?"),
+    (("--frobnicate",), "unknown flag '--frobnicate'"),
+    (("--learning_rate=1e-3",), "did you mean --lr?"),
+    (("--alg=ddpg", "--learning_rate=1e-3"), "did you mean --actor_lr or --critic_lr?"),
+    (("--num_timesteps=1e30",), "must be at most 9,223,372,036,854,775,807"),
+    (("--num_timesteps=inf",), "must be a whole number"),
+    (("--num_timesteps=nan",), "must be a whole number"),
+    (("--seed=1e30",), "must be at most"),
+    (("--alg",), "needs a value"),
     (("--alg=pp02",), "did you mean ppo2"),
+    (("--alg=dqn",), "did you mean deepq?"),
+    (("--alg=my_ppo",), "dotted path of its package: my_lab.my_ppo"),
     (("--network=mpl",), "did you mean mlp"),
     (("--network=no_such:net",), "cannot import the network"),
     (("--nminibatches=7",), "does not divide the batch"),
@@ -230,9 +261,11 @@ def test_tensorboard_without_its_package_names_the_extra(main, missing):
     assert done.returncode == 2 and "baselines-lite[tensorboard]" in done.stderr
 
 
-def test_dashes_are_underscores(main):
-    done = main("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log")
+def test_dashes_are_underscores(main, tmp_path):
+    done = main("--env=CartPole-v1", "--num-timesteps", "640", "--num-env", "2", "--nsteps", "32", "--log-path", "log",
+                "--normalize-observations")  # a bare flag of the algorithm's: yes
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "log/config.json").read_text())["config"]["normalize_observations"] is True
 
 
 MY_CODE = """
@@ -301,7 +334,7 @@ def test_same_seed_same_log_byte_for_byte(cli, main, tmp_path):
     for run in (cli, main):  # 3100 steps rounded down to whole updates
         done = run(*flags, "--log_path=log", "--print_interval=0")
         assert done.returncode == 0, done.stderr
-        assert "1 rank(s)" in done.stdout
+        assert "1 rank on 1 host, 1 thread each" in done.stdout
         logs.append(reproducible(tmp_path / "log/progress.csv"))
     assert logs[0] == logs[1] and len(logs[0]) == 25
     assert logs[0][-1][:2] == ["3072", "24"]
