@@ -21,6 +21,7 @@ from baselines_lite import __version__, load, registry
 from baselines_lite.common.config import (
     BUILT_IN,
     AtariOptions,
+    RolloutConfig,
     RunOptions,
     algorithm_name,
     convert,
@@ -157,12 +158,13 @@ def now() -> str:
 
 def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
     """Plays with the policy of a file, in the environment it was trained in unless --env says otherwise."""
-    allowed = {"load_path", "seed", "log_path", "verbose"}
+    allowed = {"load_path", "seed", "log_path", "network", "verbose"}
     for name in options:
         if name not in allowed:
-            raise UserError(f"--{name} has no meaning with --play and --load_path; they take --env, --play_episodes, "
-                            "--deterministic, --seed and --log_path")
-    override(RunOptions(), options)
+            raise UserError(f"--{name} has no meaning with --play and --load_path; they take --alg, --env, --network, "
+                            "--play_episodes, --deterministic, --seed and --log_path")
+    options = complete(options, RolloutConfig)
+    with_known(RunOptions(), options)
     if "alg" in flags:
         registry.find(command.alg)  # the policy's class may be one of its own
     policy = load(options["load_path"])
@@ -231,5 +233,14 @@ def family_of_id(env: str) -> str:
 
 
 def console() -> None:
-    """The entry point of the installed command `baselines-lite`."""
+    """The installed command `baselines-lite`, run.py and `python -m baselines_lite.run`.
+
+    Modules of the current folder can be named, from wherever the command is started.
+    """
+    if os.getcwd() not in map(os.path.abspath, sys.path):
+        sys.path.insert(0, os.getcwd())
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

@@ -22,9 +22,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+import baselines_lite
 from baselines_lite.common import tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
@@ -295,8 +297,7 @@ class Experiment:
             plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
             lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
         if self.save_path:
-            lines += [f"model: {self.save_path}",
-                      f"play:  {shlex.quote(sys.executable)} run.py --load_path={shlex.quote(self.save_path)} --play"]
+            lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
         self.logger.say("\n".join(lines))
 
 
@@ -307,6 +308,23 @@ def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCriti
                        network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
                        normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
                        reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
+
+
+def play_command(policy: Policy, path: str) -> str:
+    """What plays a model file from the current folder, started as this process was, all that is one's own by name."""
+    env, network, script = policy.info["env"], policy.network, Path(sys.argv[0])
+    if ":" not in env and env not in gym.registry:  # made by the caller
+        return f"evaluate(load({path!r}), ...), from Python"
+    if script.name == "baselines-lite":
+        words = [sys.argv[0]]
+    elif script.resolve() == Path(baselines_lite.__file__).resolve().parents[1] / "run.py":
+        words = [sys.executable, sys.argv[0]]
+    else:
+        words = [sys.executable, "-m", "baselines_lite.run"]
+    words += [f"--load_path={path}", "--play"]
+    words += [f"--alg={policy.info['algorithm']}"] if "." in policy.kind() else []
+    words += [f"--{name}={value}" for name, value in (("env", env), ("network", network)) if ":" in value]
+    return " ".join(map(shlex.quote, words))
 
 
 def writable(folder: Path) -> bool:
