@@ -27,14 +27,18 @@ __version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "evaluate", "load"]
 
 
-def load(path: str) -> ActorCritic:
-    """The policy saved at `path`: weights, statistics and spaces. Raises UserError if it cannot be read."""
+def load(path: str, network: str | None = None) -> ActorCritic:
+    """The policy saved at `path`: weights, statistics and spaces. Raises UserError if it cannot be read.
+
+    No file makes this import a module: where it has a network of one's own, `module:function`, import that module
+    first, or name the network here.
+    """
     from baselines_lite.common import tf_setup
 
     tf_setup.load()
     from baselines_lite.common.checkpoint import load_policy
 
-    return load_policy(path)
+    return load_policy(path, network)
 
 
 def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: bool = True, seed: int = 0) -> ndarray:

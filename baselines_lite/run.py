@@ -167,16 +167,25 @@ def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]
     with_known(RunOptions(), options)
     if "alg" in flags:
         registry.find(command.alg)  # the policy's class may be one of its own
-    policy = load(options["load_path"])
-    if options.get("network", policy.network) != policy.network:
-        raise UserError(f"the model file {options['load_path']!r} has the network {policy.network}, not "
-                        f"{options['network']}")
-    env = command.env or policy.info.get("env")
+    policy = load(options["load_path"], options.get("network"))
+    env = command.env or env_of(policy, options["load_path"])
     if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
         raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
                         f"not {command.alg}")
     watch(policy, env, command, options.get("log_path") or os.path.dirname(options["load_path"]) or ".",
           seed=convert("seed", int, options.get("seed", 0)))
+
+
+def env_of(policy: Any, path: str) -> str:
+    """The environment in which a file's policy was trained. Raises UserError where that would import a module."""
+    env = policy.info.get("env")
+    if env is None:
+        raise UserError(f"the model file {path!r} does not say in which environment it was trained; give --env=ID")
+    module, colon, _ = env.rpartition(":")
+    if colon and module not in sys.modules:
+        raise UserError(f"the model file {path!r} was trained in {env}, from a module that nobody has imported; if you "
+                        f"trust it, give --env={env}")
+    return env
 
 
 def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int = 0) -> None:

@@ -28,7 +28,7 @@ from gymnasium.vector import VectorEnv
 
 import baselines_lite
 from baselines_lite.common import tf_setup, vec_env, video
-from baselines_lite.common.checkpoint import load_into
+from baselines_lite.common.checkpoint import describe, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError, counted
@@ -107,6 +107,8 @@ class Experiment:
         self.planned_updates = self.run.num_timesteps // self.batch
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
         self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
+        if self.save_path:
+            describe(self.policy)  # what cannot be saved is found before it is trained
 
     def _check_alike(self) -> None:
         """Raises UserError on all ranks if their settings differ: they would wait for each other for ever."""

@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import inspect
 import itertools
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,14 +37,40 @@ from baselines_lite.common.parameters import Parameter
 NumpyFunction = Callable[[np.ndarray], np.ndarray]
 
 
+class Blank(np.random.Generator):
+    """In place of a generator of initial weights, where a file brings the weights: layers take blank tensors of it.
+
+    A file with tensors of the given `sizes` can ask for no more numbers, and for no more layers, than its tensors could
+    fill, whatever its settings say; a few million are for a policy that replaces layers after it has made them.
+    """
+
+    SPARE = 1 << 21
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(np.random.PCG64(0))
+        self._numbers, self._layers = sum(sizes) + self.SPARE, len(sizes)
+
+    def weights(self, shape: tuple[int, ...]) -> tf.Tensor:
+        """A float32 tensor with any content, whose memory is not touched. Raises UserError where it is too large."""
+        self._numbers -= math.prod(shape)
+        self._layers -= 1
+        if self._numbers < 0 or self._layers < 0:
+            raise UserError("its settings are those of a larger network than it has weights for")
+        return tf.raw_ops.Empty(shape=shape, dtype=tf.float32)
+
+
 def orthogonal(rng: np.random.Generator, shape: tuple[int, int], gain: float) -> np.ndarray:
     """A (semi-)orthogonal matrix times gain (Saxe et al. 2014): the factor of an SVD that has the right shape."""
+    if isinstance(rng, Blank):
+        return rng.weights(shape)
     u, _, v = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
     return gain * (u if u.shape == shape else v)
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform in +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010); shape [..., n_in, n_out], as of a kernel."""
+    if isinstance(rng, Blank):
+        return rng.weights(shape)
     limit = np.sqrt(6 / (np.prod(shape[:-2]) * (shape[-2] + shape[-1])))
     return rng.uniform(-limit, limit, shape)
 
@@ -116,7 +143,7 @@ class Conv(tf.Module):
                  compute: tf.DType | None = None, name: str = "conv") -> None:
         super().__init__()
         shape = (kernel, kernel, n_in, n_out)
-        w = (orthogonal(rng, (kernel * kernel * n_in, n_out), np.sqrt(2)).reshape(shape) if padding == "VALID"
+        w = (np.reshape(orthogonal(rng, (kernel * kernel * n_in, n_out), np.sqrt(2)), shape) if padding == "VALID"
              else glorot_uniform(rng, shape))
         self.w = Parameter(w, dtype, f"{name}/w")
         self.b = Parameter(np.zeros(n_out), dtype, f"{name}/b")
@@ -345,7 +372,7 @@ def mlp(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, na
     `sizes` ("400,300") are the layers' units; without it there are num_layers of num_hidden each.
     """
     layers: list[Any] = []
-    for i, units in enumerate(Sizes(sizes).layers if sizes else [num_hidden] * num_layers):
+    for i, units in enumerate(Sizes(sizes).layers if sizes else itertools.repeat(num_hidden, num_layers)):
         layers.append(Dense(size, units, rng=rng, dtype=dtype, name=f"{name}/{i}"))
         if layer_norm:
             layers.append(LayerNorm(units, dtype=dtype, name=f"{name}/ln{i}"))

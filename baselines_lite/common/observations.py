@@ -43,8 +43,14 @@ def is_picture(space: gym.Space) -> bool:
 def to_columns(space: gym.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
     """For a simple space: how many columns it takes, and the function from a batch [N, *shape] to them [N, columns]."""
     if isinstance(space, gym.spaces.Discrete):
-        eye, start = np.eye(int(space.n), dtype=np.float32), int(space.start)
-        return int(space.n), lambda obs: eye[np.asarray(obs) - start]
+        n, start = int(space.n), int(space.start)
+
+        def one_hot(obs: np.ndarray) -> np.ndarray:
+            columns = np.zeros((len(obs), n), np.float32)
+            columns[np.arange(len(obs)), np.asarray(obs) - start] = 1.0
+            return columns
+
+        return n, one_hot
     if isinstance(space, gym.spaces.MultiDiscrete):
         counts = space.nvec.ravel()
         first = np.concatenate([[0], np.cumsum(counts)[:-1]]) - space.start.ravel()

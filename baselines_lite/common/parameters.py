@@ -134,7 +134,7 @@ class Parameters:
             small = [p for p in found if p.shape.num_elements() < LARGE]
             self._places += [(p._place, [p]) for p in found if p.shape.num_elements() >= LARGE]
             if small:
-                vector = np.concatenate([p.numpy().ravel() for p in small])
+                vector = tf.concat([tf.reshape(p.value(), [-1]) for p in small], axis=0)
                 place = Place(tf.Variable(vector, dtype=small[0].dtype, name="parameters"), [p.shape for p in small])
                 for index, p in enumerate(small):
                     p.move(place, index)

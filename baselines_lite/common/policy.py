@@ -16,6 +16,7 @@ import tensorflow as tf
 from baselines_lite.common import networks
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.distributions import Pd, make_pd
+from baselines_lite.common.errors import unknown
 from baselines_lite.common.normalize import Normalize
 from baselines_lite.common.observations import Encoder
 from baselines_lite.common.parameters import Parameter, Parameters, trainable, weights
@@ -42,7 +43,8 @@ class Policy(tf.Module):
 
     A subclass adds networks and the methods that are not implemented here; its constructor takes the spaces and, by
     keyword, its `settings`, so that its file can give it back. `dtype` is that of weights, heads and losses (float64 is
-    for exact tests); `compute` that of the networks' arithmetic, where they offer the choice.
+    for exact tests); `compute` that of the networks' arithmetic, where they offer the choice. `weights_rng` draws the
+    initial weights in place of the seed's own stream.
     """
 
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its `kind`, for model files
@@ -61,7 +63,8 @@ class Policy(tf.Module):
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str,
                  network_options: Mapping[str, Any] | None, normalize_observations: bool = False,
                  normalize_rewards: bool = False, reward_gamma: float = 0.99, seed: int = 0,
-                 dtype: tf.DType = tf.float32, compute: tf.DType | str | None = None) -> None:
+                 dtype: tf.DType = tf.float32, compute: tf.DType | str | None = None,
+                 weights_rng: np.random.Generator | None = None) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.network, self.network_options = network, dict(network_options or {})
@@ -75,7 +78,7 @@ class Policy(tf.Module):
             "network": network, "network_options": self.network_options, "compute": self.compute.name,
             "normalize_observations": normalize_observations, "normalize_rewards": normalize_rewards,
             "reward_gamma": reward_gamma}
-        self._weights_rng, self._rng = stream(seed, "weights"), stream(seed, "step")
+        self._weights_rng, self._rng = weights_rng or stream(seed, "weights"), stream(seed, "step")
 
     def copy(self) -> Self:
         """Another policy of this kind with the same parameters: a target network, say."""
@@ -163,6 +166,8 @@ class ActorCritic(Policy):
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
                  logstd_init: float = 0.0, **common: Any) -> None:
         super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
+        if value_network not in ("shared", "copy"):
+            raise unknown("value_network", value_network, ("shared", "copy"))
         self.value_network = self.settings["value_network"] = value_network
         self.pdtype = make_pd(action_space)
         self.pi_net = self.build(self.encoder.size, "pi")

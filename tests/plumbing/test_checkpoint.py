@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from baselines_lite import UserError, evaluate, load, ppo2
 from baselines_lite.common import networks
-from baselines_lite.common.checkpoint import space_from_json, space_to_json, weights
+from baselines_lite.common.checkpoint import ModelFile, space_from_json, space_to_json, weights
 from baselines_lite.common.policy import ActorCritic
 from tests.conftest import ROOT
 
@@ -100,14 +100,15 @@ def test_layers_without_names_and_what_is_not_trained_come_back(value_network, t
     monkeypatch.setitem(networks.NETWORKS, "counting", lambda size, *, rng, dtype, name: Counting(size, rng))
     policy = ActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), network="counting", seed=4,
                          value_network=value_network)
-    for net in {id(net): net for net in (policy.pi_net, policy.vf_net)}.values():
+    nets = {id(net): net for net in (policy.pi_net, policy.vf_net)}.values()
+    for net in nets:
         net.seen.assign(2**40 + 1)
         net.parts["neck"][1].gain.assign([1.0, -2.0, 3.0, -4.0])
     policy.save(str(tmp_path / "m"))
     loaded, obs = load(str(tmp_path / "m")), np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     for mine, theirs in zip(policy.evaluate(tf.constant(obs)), loaded.evaluate(tf.constant(obs))):
         np.testing.assert_array_equal(*(getattr(x, "logits", x) for x in (mine, theirs)))
-    assert len(weights(loaded)) == len(policy.variables) and loaded.vf_net.seen.numpy() == 2**40 + 1
+    assert len(weights(loaded)) == 4 + 7 * len(nets) and loaded.vf_net.seen.numpy() == 2**40 + 1
 
 
 @pytest.mark.parametrize("space", [
@@ -115,9 +116,13 @@ def test_layers_without_names_and_what_is_not_trained_come_back(value_network, t
     gym.spaces.MultiDiscrete([[3, 2], [4, 2]], start=[[0, 1], [2, -3]]), gym.spaces.MultiBinary([2, 2]),
     gym.spaces.Dict({"b": gym.spaces.Tuple([gym.spaces.MultiBinary(3)]), "a": gym.spaces.Box(0, 255, (9, 9, 3),
                                                                                              np.uint8)}),
+    gym.spaces.Box(-2**63, 2**63 - 2, (2,), np.int64), gym.spaces.Box(0, 1, (2,), bool),
     gym.spaces.Box(np.array([0, -3.25]), np.array([1e300, np.inf]), dtype=np.float64)])
 def test_spaces_survive_json(space):
-    assert space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))) == space
+    arrays = {}
+    text = json.dumps(space_to_json(space, arrays), allow_nan=False)
+    again = space_from_json(json.loads(text), ModelFile({}, {}, arrays.__getitem__, 10**6))
+    assert again == space and type(again) is type(space)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -314,7 +314,14 @@ def test_parts_of_ones_own_from_outside_the_package(main, monkeypatch, tmp_path,
     done = main(*given, *flags, "--log_path=log")
     assert done.returncode == 0, done.stderr
     assert ("my own learn" in done.stdout) == ("again" in flags[0])
-    done = main("--load_path=log/model.safetensors", "--play", "--play_episodes=1")
+    play = ("--load_path=log/model.safetensors", "--play", "--play_episodes=1")
+    if not flags[0].startswith("--alg"):  # in another process a file imports nothing
+        monkeypatch.delitem(sys.modules, "mine")
+        gym.registry.pop("Pole-v0", None)
+        done = main(*play)
+        assert done.returncode == 2 and f"give {flags[0]}" in done.stderr and done.stderr.count("\n") == 1
+        play += (flags[0],)
+    done = main(*play)
     assert done.returncode == 0, done.stderr
     bad = main(*given, *flags, "--log_path=log2", "--wdith=5")
     assert bad.returncode == 2 and "wdith" in bad.stderr and bad.stderr.count("\n") == 1
