@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -32,6 +33,7 @@ from baselines_lite.common.config import (
     resolve,
 )
 from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.folders import own_folder
 from baselines_lite.common.mpi import get_comm, launched_rank, launched_size
 
 
@@ -117,10 +119,17 @@ def train(options: dict[str, Any], command: CommandOptions) -> None:
         raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
     run = check_before_loading(algorithm, command.env, options)
     comm = get_comm()  # processes that MPI does not see are refused before TensorFlow is loaded, which takes seconds
+    made = None
     if run.log_path is None:
-        options["log_path"] = default_log_path(command)
-    policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
-                             **{k: v for k, v in options.items() if k != "num_timesteps"})
+        made = comm.together(lambda: own_folder(default_log_path(command)), root_only=True)
+        options["log_path"] = comm.broadcast(made)
+    try:
+        policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
+                                 **{k: v for k, v in options.items() if k != "num_timesteps"})
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):  # it is not empty
+                os.removedirs(made)
     if command.play and comm.rank == 0:
         watch(policy, command.env, command, options["log_path"] or run.log_path)
 
@@ -146,7 +155,7 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
 
 
 def default_log_path(command: CommandOptions) -> str:
-    """A new folder below runs/, named after algorithm, environment and time."""
+    """The name of a folder below runs/, after algorithm, environment and time."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm_name(command.alg)}-{command.env}")
     return os.path.join("runs", f"{name}-{now()}")
 

@@ -98,8 +98,8 @@ def load_policy(path: str | Path, network: str | None = None) -> Policy:
     with opened(path) as file:
         kind = Policy.KINDS.get(str(file.metadata["policy"]))
         if kind is None:
-            raise Fault(f"holds a policy of the class {file.metadata['policy']}, which is not loaded: import its module "
-                        f"first, or on the command line give --alg={file.metadata.get('algorithm')}")
+            raise Fault(f"holds a policy of the class {file.metadata['policy']}, which is not loaded: import its "
+                        f"module first, or on the command line give --alg={file.metadata.get('algorithm')}")
         settings = checked_settings(kind, file.metadata["settings"], network)
         spaces = [space_from_json(file.metadata[name], file) for name in ("observation_space", "action_space")]
         sizes = [math.prod(shape) for name, shape in file.shapes.items() if name.startswith("weights/")]

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from baselines_lite.common import tf_setup, video
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.folders import own_folder
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.seeding import env_seeds, stream
@@ -105,7 +106,7 @@ class Player:
 
 def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bool, seed: int,
                    folder: str) -> Iterator[tuple[float, bool]]:
-    """Plays in a window where there is a display, else into a video per episode below `folder`.
+    """Plays in a window where there is a display, else into a video per episode in `folder`, or one with a number.
 
     Yields each episode's raw return and whether a time limit cut it off. An Atari episode is a whole game. Raises
     UserError where the environment's spaces are not the policy's or a package that is needed is missing.
@@ -113,6 +114,7 @@ def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bo
     window = video.has_display()
     if not window:
         video.prepare()
+        folder = own_folder(folder)
         print(f"no display: videos go to {folder}", flush=True)
     atari = atari_options(policy, env_id)
 

@@ -11,6 +11,7 @@ Leaving the block saves the policy and says where everything lies.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -27,13 +28,13 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 import baselines_lite
-from baselines_lite.common import tf_setup, vec_env, video
+from baselines_lite.common import folders, tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import describe, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat
-from baselines_lite.common.logger import Logger, versions
+from baselines_lite.common.logger import FILES, Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
 from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
@@ -63,11 +64,12 @@ class Experiment:
         self.algorithm = algorithm_name(package)
         self._start = time.perf_counter()
         self._signal, self._stop = 0, None
+        self._held = contextlib.ExitStack()  # places that this run has for itself
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
         self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
         self._check_alike()
-        self.comm.together(self._open_logger, root_only=True)
+        self.comm.together(self._take_places, root_only=True)
         self._start_row()
 
     def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
@@ -106,6 +108,7 @@ class Experiment:
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
+        self.folder = self.log_path or Path(self.run.save_path or ".").parent  # for what is written beside the log
         self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
         if self.save_path:
             describe(self.policy)  # what cannot be saved is found before it is trained
@@ -120,9 +123,35 @@ class Experiment:
                 raise UserError(f"the ranks' settings differ: {name} is {[settings[name] for settings in all_ranks]}; "
                                 f"give --{name}")
 
-    def _open_logger(self) -> None:
-        if self.save_path and not writable(Path(self.save_path).parent):
+    def _take_places(self) -> None:
+        """Makes sure of what this run will write: that it can, that no other run does, that nothing is overwritten."""
+        path = Path(self.save_path) if self.save_path else None
+        if path and (path.is_dir() or str(self.save_path).endswith(("/", os.sep))):
+            raise UserError(f"save_path={self.save_path} is a folder; name a file in it, such as "
+                            f"{path / 'model.safetensors'}")
+        if path and not writable(path.parent):
             raise UserError(f"cannot write the model file {self.save_path!r}: its folder is not writable")
+        beside = {"checkpoints": self.run.save_interval, "videos": self.run.save_video_interval}
+        names = (*FILES, "model.safetensors", *beside) if self.log_path else [n for n in beside if beside[n]]
+        if self.log_path and path and path.parent.resolve() == self.log_path.resolve():
+            names = (*names, path.name)
+        with contextlib.ExitStack() as held:
+            try:
+                if names:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(folders.held(self.folder / ".lock", f"the folder {str(self.folder)!r}"))
+                if path:
+                    held.enter_context(folders.held(path.with_name(f".{path.name}.lock"),
+                                                    f"the model file {self.save_path!r}"))
+                aside = folders.move_aside(self.folder, names)
+            except OSError as error:
+                raise UserError(f"cannot write the folder {str(self.folder)!r}: {error.strerror}") from None
+            self._open_logger()
+            if aside:
+                self.logger.say(f"an earlier run's files are now in {aside}")
+            self._held = held.pop_all()
+
+    def _open_logger(self) -> None:
         self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
                              self.run.print_interval, self.run.tensorboard)
         comm, cfg = self.comm, self.config
@@ -146,8 +175,7 @@ class Experiment:
                             "that it gains nothing from it and may lose")
         if self.run.save_video_interval > 0:
             every = max(1, self.run.save_video_interval // cfg.num_env)
-            self.venv = video.record(self.venv, (self.log_path or Path(".")) / "videos", every,
-                                     self.run.save_video_length)
+            self.venv = video.record(self.venv, self.folder / "videos", every, self.run.save_video_length)
             with video.drawing(self.env_name):
                 self.venv.reset()
                 self.venv.render()
@@ -226,8 +254,7 @@ class Experiment:
         if self.nupdates % self.run.log_interval == 0:
             self._start_row()
         if self.run.save_interval and self.nupdates % self.run.save_interval == 0:
-            folder = self.log_path or Path(self.save_path or ".").parent
-            self._save(folder / "checkpoints" / f"{self.nupdates:06d}.safetensors")
+            self._save(self.folder / "checkpoints" / f"{self.nupdates:06d}.safetensors")
 
     def _start_row(self) -> None:
         self._row_start, self._row_steps, self._row_comm = time.perf_counter(), self.total_timesteps, self.comm.seconds
@@ -271,6 +298,10 @@ class Experiment:
         self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._held:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if (isinstance(error, UserError) and self.nupdates and self.save_path  # raised on all ranks: keep what there is

@@ -43,7 +43,6 @@ class Logger:
         if self.path is not None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                move_aside(self.path)
                 for name in ("progress.csv", "progress.json", "monitor.csv"):
                     self._files[name] = (self.path / name).open("w", newline="", encoding="utf-8")
             except OSError as error:
@@ -132,19 +131,6 @@ def event_writer(path: Path | None) -> Any:
     import tensorflow as tf
 
     return tf.summary.create_file_writer(str(path / "tensorboard"))
-
-
-def move_aside(folder: Path) -> None:
-    """Moves an earlier run's files into previous-1, previous-2, ... so that a new run never overwrites them."""
-    old = [folder / name for name in FILES if (folder / name).exists()]
-    if old:
-        number = 1
-        while (folder / f"previous-{number}").exists():
-            number += 1
-        aside = folder / f"previous-{number}"
-        aside.mkdir()
-        for file in old:
-            file.rename(aside / file.name)
 
 
 def versions() -> dict[str, str]:

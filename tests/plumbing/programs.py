@@ -164,6 +164,22 @@ def same_seed_same_log():
     assert logs[0][-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates
 
 
+def ranks_share_a_default_folder():
+    """Without --log_path rank 0 names one folder for all; a second run at that time gets another."""
+    import contextlib
+    import os
+    import tempfile
+
+    from baselines_lite import run
+
+    comm, flags = get_comm(), ("--env=CartPole-v1", "--num_timesteps=64", "--num_env=1", "--nsteps=16")
+    with (tempfile.TemporaryDirectory() as folder, contextlib.chdir(comm.broadcast(folder)),
+          patch.object(run, "now", lambda: f"by-{comm.rank}")):
+        for _ in range(2):
+            assert run.main(flags) == 0
+        assert comm.gather(sorted(os.listdir("runs"))) == [["ppo2-CartPole-v1-by-0", "ppo2-CartPole-v1-by-0-2"]] * 2
+
+
 def equal_parameters_with_replay(name):
     """As equal_parameters, for an algorithm with a replay buffer: it must hold other transitions on each rank."""
     from baselines_lite import registry

@@ -226,12 +226,6 @@ def test_training_goes_on_from_a_file(trained, main):
     assert done.returncode == 0, done.stderr
 
 
-def test_an_earlier_run_is_moved_aside(main, tmp_path):
-    for _ in range(2):
-        assert main(*RUN, "--log_path=log").returncode == 0
-    assert {"progress.csv", "monitor.csv", "config.json"} <= set(os.listdir(tmp_path / "log/previous-1"))
-
-
 def test_target_return_stops_early(main):
     done = main("--env=CartPole-v1", "--num_timesteps=1e6", "--target_return=10", "--log_path=log")
     assert done.returncode == 0 and "reached the target return" in done.stdout

@@ -48,6 +48,7 @@ ON_TWO_RANKS = [
     *(f"copy_trains,{name}" for name in KINDS),
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
+    "ranks_share_a_default_folder",
 ]
 
 

@@ -1,0 +1,180 @@
+"""A run's folder and model file are its own: while it lives nobody else writes there, and nothing is overwritten."""
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import tensorflow as tf
+
+from baselines_lite import UserError, load, ppo2
+from baselines_lite.common import folders
+from tests.conftest import ROOT
+
+SMALL = dict(num_env=1, nsteps=8, nminibatches=1, noptepochs=1, print_interval=1e9, seed=0)
+
+
+@pytest.fixture
+def uncompiled():
+    """Runs updates operation by operation: these runs make two or three."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def learn(**options):
+    return ppo2.learn("CartPole-v1", 16, **{**SMALL, **options})
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_whoever_asks_for_a_name_at_once_gets_a_folder_of_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(folders.own_folder, [str(tmp_path / "runs/a")] * 40))
+    assert len(set(made)) == 40 and {str(tmp_path / "runs/a"), str(tmp_path / "runs/a-40")} <= set(made)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        folders.own_folder(str(tmp_path / "file/a"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from baselines_lite.common.folders import held
+with held(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(folders.fcntl is None, reason="no locks on this system")
+def test_a_lock_dies_with_its_process(tmp_path):
+    lock = tmp_path / ".lock"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=rf"the folder 'x' is in use by another run \(process {other.pid} on "):
+        folders.acquire(lock, "the folder 'x'")
+    other.kill()
+    other.wait()
+    assert lock.exists()  # it means nothing now
+    with folders.held(lock, "it"), pytest.raises(UserError, match=f"process {os.getpid()} on"):
+        folders.acquire(lock, "it")
+    assert not lock.exists()
+
+
+def test_a_lock_file_that_its_holder_removes_is_not_taken_for_the_one_there(tmp_path, monkeypatch):
+    lock, real, opened = tmp_path / ".lock", Path.open, []
+
+    def late(path, *options, **more):  # another run ends between our open and our lock
+        opened.append(real(path, *options, **more))
+        if len(opened) == 1:
+            path.unlink()
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", late)
+    with folders.held(lock, "it"):
+        assert len(opened) == 2 and lock.exists()
+
+
+@pytest.mark.parametrize("options", [dict(log_path="log"), dict(save_path="m"), dict(save_path="x", save_interval=1),
+                                     dict(log_path="log", save_path="m")])
+def test_a_place_in_use_is_refused(tmp_path, monkeypatch, uncompiled, options):
+    """The run that comes second, while the first is in its first step, is refused; afterwards the place is free."""
+    monkeypatch.chdir(tmp_path)
+    told = []
+
+    class Meanwhile(gym.Wrapper):
+        def step(self, action):
+            if not told:
+                with pytest.raises(UserError) as error:
+                    told.append(error)
+                    learn(**options | (dict(save_path="y") if "log_path" in options else {}))
+            return self.env.step(action)
+
+    ppo2.learn(lambda: Meanwhile(gym.make("CartPole-v1")), 16, **SMALL, **options)
+    place = "the folder 'log'" if "log_path" in options else "the folder '.'" if "save_interval" in options else \
+        "the model file 'm'"
+    assert str(told[0].value).startswith(f"{place} is in use by another run (process {os.getpid()} on ")
+    model = Path(options.get("save_path", "log/model.safetensors"))
+    before = model.read_bytes()
+    assert learn(**options) and model.read_bytes() != b"" and not list(tmp_path.rglob("*.lock"))
+    if options == dict(log_path="log"):
+        assert (tmp_path / "log/previous-1/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("lock", ["fails", "is missing"])
+def test_where_there_are_no_locks_nobody_is_kept_away(tmp_path, monkeypatch, uncompiled, lock):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if lock == "fails" and folders.fcntl:
+        monkeypatch.setattr(folders.fcntl, "flock", flock)
+    else:
+        monkeypatch.setattr(folders, "fcntl", None)
+    learn(log_path=str(tmp_path / "log"))
+    assert (tmp_path / "log/model.safetensors").exists() and not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_run_that_never_began_or_failed_keeps_no_place(tmp_path, uncompiled):
+    log = tmp_path / "log"
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        learn(log_path=str(log), save_path=str(tmp_path))
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        learn(log_path=str(log), save_path=f"{tmp_path}/models/")
+    assert files(tmp_path) == []
+
+    class Broken(gym.Wrapper):
+        def step(self, action):
+            raise RuntimeError("broken")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            ppo2.learn(lambda: Broken(gym.make("CartPole-v1")), 16, **SMALL, log_path=str(log))
+    learn(log_path=str(log))
+
+
+def test_all_of_an_earlier_run_moves_aside(tmp_path, monkeypatch, capsys, uncompiled):
+    """Model, checkpoints and videos too; the next run may start from the very file that moves."""
+    monkeypatch.chdir(tmp_path)
+    learn(log_path="log", save_path="log/mine.safetensors", save_interval=1)
+    os.makedirs("log/videos")
+    Path("log/videos/a.mp4").touch()
+    Path("log/notes.txt").touch()
+    first = {name: Path("log", name).read_bytes() for name in files(tmp_path / "log") if name != "notes.txt"}
+    assert {"mine.safetensors", "checkpoints/000001.safetensors", "checkpoints/000002.safetensors"} <= set(first)
+    policy = learn(log_path="log", load_path="log/mine.safetensors", save_path="log/mine.safetensors", lr="0")
+    assert "an earlier run's files are now in log/previous-1" in capsys.readouterr().out
+    assert {name: Path("log/previous-1", name).read_bytes() for name in first} == first
+    then, now = load("log/previous-1/mine.safetensors"), load("log/mine.safetensors")
+    for a, b, c in zip(then.variables, now.variables, policy.variables, strict=True):
+        assert (a.numpy() == b.numpy()).all() and (b.numpy() == c.numpy()).all()
+    learn(log_path="log", load_path="log/previous-1/checkpoints/000001.safetensors")
+    assert files(tmp_path / "log/previous-1") == sorted(first) and Path("log/previous-2/progress.csv").exists()
+    assert Path("log/notes.txt").exists() and Path("log/mine.safetensors").exists()  # which this run does not write
+
+
+def test_without_a_log_checkpoints_move_aside(tmp_path, monkeypatch, uncompiled):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        learn(save_path="models/m", save_interval=2)
+    assert files(tmp_path) == ["models/checkpoints/000002.safetensors", "models/m",
+                               "models/previous-1/checkpoints/000002.safetensors"]
+
+
+def test_runs_of_one_second_have_folders_of_their_own(main, tmp_path, monkeypatch, uncompiled):
+    """And what is refused leaves none."""
+    monkeypatch.setattr("baselines_lite.run.now", lambda: "now")
+    flags = ("--env=CartPole-v1", "--num_timesteps=16", "--num_env=1", "--nsteps=8", "--nminibatches=1")
+    done = main(*flags, "--save_path=.")
+    assert done.returncode == 2 and "is a folder" in done.stderr and os.listdir(tmp_path) == []
+    for folder in ("ppo2-CartPole-v1-now", "ppo2-CartPole-v1-now-2"):
+        done = main(*flags)
+        assert done.returncode == 0 and f"model: runs/{folder}/model.safetensors" in done.stdout, done.stderr
+    assert len(os.listdir(tmp_path / "runs")) == 2
