@@ -302,6 +302,16 @@ def described(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else f"of shape {list(shape)}"
 
 
+def is_sound(policy: Policy) -> bool:
+    """Whether a file of the policy could be loaded again: its parameters and statistics are finite."""
+    try:
+        for name, own in contents(policy).items():
+            check_tensor(name, np.asarray(own), own)
+    except Fault:
+        return False
+    return True
+
+
 def check_tensor(name: str, tensor: np.ndarray, own: Held) -> None:
     """Raises Fault unless a tensor has the type of the policy's own, and values that it can have."""
     dtype = tf.as_dtype(own.dtype).as_numpy_dtype

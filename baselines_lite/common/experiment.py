@@ -6,7 +6,8 @@
             rollout = ...
             exp.log(rollout, {...})
 
-Leaving the block saves the policy and says where everything lies.
+Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
+last whole update.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -29,13 +30,14 @@ from gymnasium.vector import VectorEnv
 
 import baselines_lite
 from baselines_lite.common import folders, tf_setup, vec_env, video
-from baselines_lite.common.checkpoint import describe, load_into
+from baselines_lite.common.checkpoint import describe, is_sound, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat
 from baselines_lite.common.logger import FILES, Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
+from baselines_lite.common.parameters import snapshot
 from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.replay_collector import Experience
@@ -43,6 +45,14 @@ from baselines_lite.common.rollout import Rollout
 
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
+
+
+class Whole(NamedTuple):
+    """What a whole update has left: steps so far, a function that gives the policy its weights back, statistics."""
+
+    steps: int
+    restore: Callable[[], None]
+    statistics: dict[str, np.ndarray]
 
 
 class Experiment:
@@ -65,10 +75,12 @@ class Experiment:
         self._start = time.perf_counter()
         self._signal, self._stop = 0, None
         self._held = contextlib.ExitStack()  # places that this run has for itself
+        self._whole: Whole | None = None
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
         self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
         self._check_alike()
+        self.save_path = self.comm.broadcast(self.save_path)  # see _save_last_whole
         self.comm.together(self._take_places, root_only=True)
         self._start_row()
 
@@ -104,6 +116,7 @@ class Experiment:
                             "atari": self.atari and to_dict(self.atari), "versions": versions()}
         if self.run.load_path:
             load_into(self.policy, self.run.load_path)
+        self._variables = self.policy.variables  # listing them takes long
         self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
@@ -247,6 +260,7 @@ class Experiment:
         self._stop = self._why_stop(max(signals))
         if self.nupdates % CHECK_EVERY == 0 or self.finished:
             self._check_parameters()
+        self._whole = Whole(self.total_timesteps, snapshot(self._variables), self.policy.normalize.state())
         if self.comm.rank == 0:
             self.logger.episodes(finished)
             if self.nupdates % self.run.log_interval == 0 or self.finished:
@@ -291,8 +305,8 @@ class Experiment:
         theta = get_flat(self.policy.trainable_variables)
         self.comm.check_synced(theta)
         if not np.isfinite(theta).all():
-            raise UserError(f"after {self.total_timesteps} steps the policy's parameters are no longer finite, so that "
-                            "it is not saved: an observation was not, or the learning rate is too high")
+            raise UserError(f"after {self.total_timesteps} steps the policy's parameters are no longer finite: an "
+                            "observation was not, or the learning rate is too high")
 
     def _save(self, path: Path) -> None:
         self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
@@ -304,9 +318,9 @@ class Experiment:
     def _leave(self, error: BaseException | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if (isinstance(error, UserError) and self.nupdates and self.save_path  # raised on all ranks: keep what there is
-                and np.isfinite(get_flat(self.policy.trainable_variables)).all()):
-            self._save(Path(self.save_path))
+        if error is not None:
+            self._note_environment(error)
+            self._save_last_whole(error)
         if error is None:
             if self.save_path:
                 self._save(Path(self.save_path))
@@ -317,6 +331,32 @@ class Experiment:
             vec_env.close(self.venv, at_once=error is not None and not isinstance(error, UserError))
         if error is None and self._signal:
             sys.exit(128 + self._signal)
+
+    def _note_environment(self, error: BaseException) -> None:
+        """Adds to an exception which environment raised it, if one did."""
+        where = None if isinstance(error, UserError | KeyboardInterrupt) else vec_env.failed(self.venv, error)
+        if where:
+            error.add_note(f"This came from {where} of rank {self.comm.rank}.")
+
+    def _save_last_whole(self, error: BaseException) -> None:
+        """Saves the policy as the last whole update left it, if there was one and it is sound.
+
+        No collective: others may never come to one. A UserError has been raised on all ranks, so that one saves for
+        all; after anything else the rank that failed does, since its end ends the others wherever they are.
+        """
+        if self._whole is None or not self.save_path or (isinstance(error, UserError) and self.comm.rank > 0):
+            return
+        self._whole.restore()
+        self.policy.normalize.load_state(self._whole.statistics)
+        if not is_sound(self.policy):
+            return
+        try:
+            self.policy.save(self.save_path)
+        except UserError as problem:
+            print(problem, file=sys.stderr, flush=True)
+        else:
+            print(f"the policy after {self._whole.steps:,} steps, the last whole update, is saved: {self.save_path}",
+                  flush=True)
 
     def _conclude(self) -> None:
         mean = self.window.eprewmean

@@ -251,3 +251,14 @@ def parts(value: Any) -> list[tuple[str, Any]]:
 def read(variable: tf.Variable) -> np.ndarray:
     """The present values as an array that no later assignment touches. A sixth of what Variable.numpy() takes."""
     return np.asarray(tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype))
+
+
+def snapshot(variables: Sequence[tf.Variable]) -> Callable[[], None]:
+    """A function that gives variables back the values that they have now. Nothing is copied until they change."""
+    values = [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype) for v in variables]
+
+    def restore() -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    return restore

@@ -188,6 +188,17 @@ def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -
     return Workers(factories, context=context, worker=_worker, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+def failed(venv: VectorEnv, error: BaseException) -> str | None:
+    """Which environment raised an exception, "environment 3" where that can be told; None if none of them did."""
+    envs, found = getattr(venv.unwrapped, "envs", ()), None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        found = next((f"environment {n}" for n, env in enumerate(envs) if env is owner), found)
+        if found is None and isinstance(owner, VectorEnv):
+            found = "an environment"
+    return found
+
+
 def close(venv: VectorEnv, at_once: bool = False) -> None:
     """Closes a vector environment; `at_once` after an interruption, when workers may be in the middle of a step."""
     if at_once and isinstance(venv.unwrapped, Workers):

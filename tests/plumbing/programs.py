@@ -84,6 +84,28 @@ def nan_on_one_rank():
         sys.exit(2)
 
 
+def environment_of_one_rank_fails(folder):
+    """Rank 1's second environment raises an exception in the fourth update; it says what each update has left."""
+    from baselines_lite import ppo2
+    from baselines_lite.common.experiment import Experiment
+    from tests.plumbing.test_last_whole_update import Breaks, digest
+
+    rank, log, numbers = get_comm().rank, Experiment.log, iter(range(2))
+
+    def logging(self, *values):
+        log(self, *values)
+        sys.stdout.write(f"rank {rank} has {digest(self.policy)}\n")
+        sys.stdout.flush()
+
+    import gymnasium as gym
+
+    with patch.object(Experiment, "log", logging):
+        ppo2.learn(lambda: Breaks(512 + 30 if next(numbers) == rank == 1 else 10**9, RuntimeError("the wheel came off"),
+                                  gym.spaces.Discrete(2)), 3200, num_env=2, nsteps=8, nminibatches=2, noptepochs=1,
+                   normalize_observations=True, print_interval=1e9,
+                   log_path=folder if rank == 0 else f"{folder}-{rank}")
+
+
 def unlike_settings():
     """The ranks were told different things: all refuse, instead of waiting for each other for ever."""
     from baselines_lite import ppo2
