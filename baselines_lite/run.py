@@ -53,9 +53,6 @@ class CommandOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, or 2 after bad input (one sentence on stderr)."""
-    # NumPy's BLAS reads this when it is imported: its threads would fight over the cores with TensorFlow's and MPI's.
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     try:
         flags = parse(sys.argv[1:] if arguments is None else arguments)
         flags = complete(flags, CommandOptions, RunOptions)

@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MPIRUN = Path(sys.executable).parent / "mpirun"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config):

@@ -33,11 +33,12 @@ import tensorflow as tf
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from baselines_lite.common import networks
+from baselines_lite.common import networks, tf_setup
 from baselines_lite.common.actor_q import ActorQ  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.config import AtariOptions, check, check_network_options, convert, override, to_dict
 from baselines_lite.common.deterministic_policy import DeterministicPolicy  # noqa: F401  (a kind of Policy)
 from baselines_lite.common.errors import UserError
+from baselines_lite.common.mpi import Comm
 from baselines_lite.common.observations import is_picture
 from baselines_lite.common.parameters import Parameter, weights
 from baselines_lite.common.policy import Policy
@@ -102,6 +103,7 @@ def load_policy(path: str | Path, network: str | None = None) -> Policy:
                         f"module first, or on the command line give --alg={file.metadata.get('algorithm')}")
         settings = checked_settings(kind, file.metadata["settings"], network)
         spaces = [space_from_json(file.metadata[name], file) for name in ("observation_space", "action_space")]
+        tf_setup.setup(Comm(), tf_setup.threads_for(settings["network"], Comm()))
         sizes = [math.prod(shape) for name, shape in file.shapes.items() if name.startswith("weights/")]
         policy = kind(*spaces, **settings, weights_rng=networks.Blank(sizes))
         if policy.settings.keys() != settings.keys():

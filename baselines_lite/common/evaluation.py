@@ -34,7 +34,8 @@ def evaluate(policy: Policy, env: EnvLike, episodes: int = 10, deterministic: bo
                         threads=tf_setup.threads_per_rank(Comm()))
     try:
         check_spaces(policy, venv.single_observation_space, venv.single_action_space)
-        returns, cut = _play(policy, venv, episodes, deterministic, seed)
+        with tf_setup.limited_pools(1):  # few observations at a time: more threads would only wait for each other
+            returns, cut = _play(policy, venv, episodes, deterministic, seed)
         if cut and atari:
             warnings.warn(f"{cut} of {episodes} games were cut off after {atari.frame_cap:,} frames: the policy may "
                           "have stalled, say by never pressing FIRE", stacklevel=2)

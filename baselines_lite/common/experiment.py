@@ -44,7 +44,6 @@ from baselines_lite.common.replay_collector import Experience
 from baselines_lite.common.rollout import Rollout
 
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
-SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
 
 
 class Whole(NamedTuple):
@@ -74,7 +73,7 @@ class Experiment:
         self.algorithm = algorithm_name(package)
         self._start = time.perf_counter()
         self._signal, self._stop = 0, None
-        self._held = contextlib.ExitStack()  # places that this run has for itself
+        self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
         self._whole: Whole | None = None
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
@@ -96,7 +95,8 @@ class Experiment:
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
-        self.threads = tf_setup.setup(self.comm, self.run.threads or (1 if self.config.network in SMALL else None))
+        self._threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
+        self.threads = tf_setup.setup(self.comm, self._threads)  # those that TensorFlow has
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         if videos:
             video.prepare()
@@ -177,6 +177,9 @@ class Experiment:
                         f"{counted(comm.hosts, 'host')}, {counted(self.threads, 'thread')} each; "
                         f"{cfg.describe_batch(comm.size)}; {counted(self.planned_updates, 'update')}, "
                         f"{self.planned_updates * self.batch} steps")
+        if self.threads != self._threads:
+            self.logger.say(f"TensorFlow was already running, with threads={self.threads}: it keeps them, and its GPU; "
+                            f"threads={self._threads} takes a process of its own")
         if self.atari is not None:
             from baselines_lite.common.atari import describe
 
@@ -194,6 +197,7 @@ class Experiment:
                 self.venv.render()
 
     def __enter__(self) -> Experiment:
+        self._held.enter_context(tf_setup.limited_pools(self._threads))
         self._handlers = {}
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -248,6 +252,8 @@ class Experiment:
         """
         self.nupdates += 1
         self.total_timesteps += self.batch
+        if self.nupdates == 1:  # environments may have loaded more libraries meanwhile
+            self._held.enter_context(tf_setup.limited_pools(self._threads))
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
         self._times["comm"] = self.comm.seconds - self._row_comm

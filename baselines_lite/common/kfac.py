@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import threadpoolctl
 from scipy.linalg import cython_lapack
 
 from baselines_lite.common.compiled import Compiled
@@ -268,8 +267,6 @@ class Kfac:
         self.variables = policy.trainable_variables
         if comm.size > 1:
             set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
-        # LAPACK would start a thread for each core, on each rank.
-        threadpoolctl.threadpool_limits(tf.config.threading.get_intra_op_parallelism_threads() or None, "blas")
         sizes = [factor_sizes(layer) for layer in self.layers]
         self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in pair))
                         for pair in sizes]

@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.vector.async_vector_env import _async_worker
 
+from baselines_lite.common import tf_setup
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.errors import UserError
 
@@ -151,11 +152,14 @@ class _Failures:
 
 def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: Any, shared_memory: Any,
             error_queue: Any, autoreset_mode: AutoresetMode, semaphore: Any) -> None:
-    """A worker process: Gymnasium's, except that Ctrl-C is left to the main process and any failure is reported."""
+    """A worker process: Gymnasium's, except that Ctrl-C is left to the main process, any failure is reported, and BLAS
+    has one thread.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     failures = _Failures(error_queue)
     try:
         env = env_fn()
+        tf_setup.limit_worker()
     except Exception as error:
         failures.put((index, type(error), str(error), traceback.format_exc()))
         pipe.send((None, False))
