@@ -25,7 +25,8 @@ def evaluate(policy: Policy, env: EnvLike, episodes: int = 10, deterministic: bo
 
     Up to 8 environments run side by side, each contributing a fixed share of the episodes: taking whichever finish
     first would favour short ones. An Atari episode is a whole game, as the policy was trained to play it; games that
-    the frame cap cuts off are reported by a warning. Raises UserError if the environment's spaces are not the policy's.
+    the frame cap cuts off are reported by a warning. Episodes begin where those of training with the same seed did not.
+    Raises UserError if the environment's spaces are not the policy's.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
@@ -86,7 +87,7 @@ class Player:
     def __init__(self, policy: Policy, venv: VectorEnv, deterministic: bool, seed: int) -> None:
         self.policy, self.venv = policy, venv
         self._act, self._deterministic, self._rng = policy.actor(), deterministic, stream(seed, "evaluation")
-        self._obs = reset(venv, env_seeds(seed, 0, venv.num_envs))
+        self._obs = reset(venv, env_seeds(seed, 0, venv.num_envs, "evaluation environments"))
         self._state = policy.initial_state(venv.num_envs)
         self._firsts, self._dead = np.ones(venv.num_envs, bool), np.zeros(venv.num_envs, bool)
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP

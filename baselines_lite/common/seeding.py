@@ -12,6 +12,6 @@ def stream(seed: int, purpose: str, rank: int = 0) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, rank, zlib.crc32(purpose.encode())]))
 
 
-def env_seeds(seed: int, rank: int, num_env: int) -> list[int]:
+def env_seeds(seed: int, rank: int, num_env: int, purpose: str = "environments") -> list[int]:
     """A distinct reset seed for each environment of a rank."""
-    return [int(s) for s in stream(seed, "environments", rank).integers(2**31, size=num_env)]
+    return [int(s) for s in stream(seed, purpose, rank).integers(2**31, size=num_env)]

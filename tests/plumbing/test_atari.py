@@ -251,7 +251,7 @@ def test_evaluation_counts_whole_games():
     from baselines_lite.common.seeding import env_seeds, stream
 
     rng, act = stream(2, "evaluation"), policy.actor()
-    obs, _ = whole.reset(seed=env_seeds(2, 0, 1))
+    obs, _ = whole.reset(seed=env_seeds(2, 0, 1, "evaluation environments"))
     while not over:
         obs, rewards, terminated, _, _ = whole.step(act(policy.features(obs), policy.pdtype.noise(rng, (1,))).actions)
         total, over = total + rewards[0], terminated[0]

@@ -144,6 +144,26 @@ def test_two_learns_with_one_seed_agree_in_what_they_sample_too(name, options):
         np.testing.assert_array_equal(a, b)
 
 
+def test_evaluation_begins_where_training_never_did():
+    """Training's first resets and the resets that follow within its environments, 8 of them, with one seed."""
+    starts = []
+
+    class Seen(gym.Wrapper):
+        def reset(self, **options):
+            obs, info = super().reset(**options)
+            starts.append(obs.tobytes())
+            return obs, info
+
+    def make():
+        return Seen(gym.make("CartPole-v1"))
+
+    policy = ActorCritic(make().observation_space, make().action_space)
+    Collector(make_vec_env(make, 8), policy, 200, Comm(), seed=3).collect()
+    trained, starts[:] = set(starts), []
+    evaluate(policy, make, episodes=32, seed=3)
+    assert len(trained) > 32 and len(set(starts)) >= 32 and not trained & set(starts)
+
+
 def test_evaluate_counts_whole_episodes_and_leaves_statistics_alone():
     policy = ppo2.learn("CartPole-v1", 640, num_env=2, nsteps=32, normalize_observations=True, print_interval=1e9)
     count = policy.normalize.obs.count
