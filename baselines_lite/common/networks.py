@@ -228,10 +228,10 @@ class LayerNorm(tf.Module):
 class Activation:
     """tanh, relu or elu, element by element."""
 
-    FUNCTIONS: Mapping[str, tuple[Callable, NumpyFunction]] = {
-        "tanh": (tf.tanh, lambda x: np.tanh(x, out=x)),
-        "relu": (tf.nn.relu, lambda x: np.maximum(x, 0, out=x)),
-        "elu": (tf.nn.elu, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    FUNCTIONS: Mapping[str, tuple[Callable, Callable]] = {  # in NumPy to `out`, or to a new array if that is None
+        "tanh": (tf.tanh, np.tanh),
+        "relu": (tf.nn.relu, lambda x, out: np.maximum(x, 0, out=out)),
+        "elu": (tf.nn.elu, lambda x, out: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
     }
 
     def __init__(self, name: str) -> None:
@@ -240,9 +240,10 @@ class Activation:
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self._tf(x)
 
-    def numpy(self) -> NumpyFunction:
-        """The function in NumPy; it may work in place, on the output of the layer before it."""
-        return self._numpy
+    def numpy(self, in_place: bool = False) -> NumpyFunction:
+        """The function in NumPy; `in_place`, it may write into its input, which is then the layer before's to give."""
+        function = self._numpy
+        return (lambda x: function(x, out=x)) if in_place else (lambda x: function(x, out=None))
 
 
 class Sequential(tf.Module):
@@ -258,8 +259,11 @@ class Sequential(tf.Module):
         return x
 
     def numpy(self) -> NumpyFunction:
-        """The network with its present weights, in NumPy."""
-        functions = [layer.numpy() for layer in self.layers]
+        """The network with its present weights, in NumPy. Its input stays as it is."""
+        functions, own = [], False  # whether what the layers so far give is an array of their own
+        for layer in self.layers:
+            functions.append(layer.numpy(in_place=own) if isinstance(layer, Activation) else layer.numpy())
+            own = isinstance(layer, Dense | LayerNorm | Activation)
 
         def forward(x: np.ndarray) -> np.ndarray:
             for function in functions:

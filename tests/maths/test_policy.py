@@ -30,6 +30,36 @@ def test_numpy_acting_is_compiled_acting(action_space, options, rows):
     np.testing.assert_array_equal(features, copy)  # acting must not write into the rollout
 
 
+@pytest.mark.parametrize("name", networks.Activation.FUNCTIONS)
+def test_a_network_that_begins_with_an_activation_leaves_its_input_alone(name):
+    """Also where a layer of one's own, which gives its input back, comes first; and two activations are both applied.
+    """
+    class Same:
+        def __call__(self, x):
+            return x
+
+        def numpy(self):
+            return lambda x: x
+
+    def begins(size, *, rng, dtype, name):
+        layers = [Same(), networks.Activation("tanh"), Same(), networks.Sequential([networks.Activation("relu")], size)]
+        return networks.Sequential([*layers, networks.Activation(activation), networks.Activation("elu")], size)
+
+    activation = name
+    networks.register("begins")(begins)
+    try:
+        policy = ActorCritic(BOX, DISCRETE, network="begins", seed=0)
+        features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+        copy = features.copy()
+        heads, values = policy.actor()(features, None).heads, policy.values(features)
+        np.testing.assert_array_equal(features, copy)
+        compiled = policy.compiled_actor()(features, None)
+        np.testing.assert_allclose(heads, compiled.heads, atol=1e-6)
+        np.testing.assert_allclose(values, compiled.values, atol=1e-6)
+    finally:
+        del networks.NETWORKS["begins"]
+
+
 def test_an_actor_keeps_its_weights_and_step_uses_the_present_ones():
     policy = ActorCritic(BOX, BOX, seed=0)
     obs = np.ones((1, 3), np.float32)
