@@ -6,8 +6,8 @@
 
 Nested Dict and Tuple spaces are laid out in their own order (Gymnasium sorts a plain dict's keys), depth first. A leaf
 becomes columns: Box its numbers, flattened; Discrete(n) a one-hot of n; MultiDiscrete a one-hot for each component;
-MultiBinary zeros and ones. A picture is a three-dimensional Box of uint8; a network without convolutions sees it as
-numbers from 0 to 1.
+MultiBinary zeros and ones. A Box of uint8, bytes, is scaled from its bounds to 0 and 1. With three dimensions it is a
+picture, whose bytes a network with convolutions sees as they are, and divides by 255 itself.
 """
 
 from __future__ import annotations
@@ -63,13 +63,15 @@ def to_columns(space: gym.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray
 
         return total, one_hots
     size = int(np.prod(space.shape, dtype=int))
-    scale = np.float32(1 / 255) if is_picture(space) else None
 
     def flat(obs: np.ndarray) -> np.ndarray:
-        columns = np.asarray(obs).reshape(len(obs), size)
-        return columns if scale is None else columns * scale
+        return np.asarray(obs).reshape(len(obs), size)
 
-    return size, flat
+    if space.dtype != np.uint8 or not isinstance(space, gym.spaces.Box):
+        return size, flat
+    low, high = np.float32(space.low.ravel()), np.float32(space.high.ravel())
+    scale = 1 / np.maximum(high - low, 1)
+    return size, lambda obs: (flat(obs) - low) * scale
 
 
 class Encoder:

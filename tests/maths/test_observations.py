@@ -92,6 +92,21 @@ def test_a_network_without_convolutions_sees_pictures_as_numbers():
     assert policy.encoder.normalized.sum() == 2
 
 
+def test_bytes_enter_a_network_as_numbers_from_0_to_1():
+    """From their bounds, whatever these are; and are normalised where numbers are."""
+    ram = spaces.Box(0, 255, (128,), np.uint8)
+    policy = ActorCritic(ram, spaces.Discrete(2))
+    obs = np.random.default_rng(0).integers(0, 256, (3, 128), dtype=np.uint8)
+    np.testing.assert_array_equal(policy.features(obs), obs * np.float32(1 / 255))
+    low, high = np.array([[0, 2, 7]], np.uint8), np.array([[3, 6, 7]], np.uint8)
+    space = spaces.Dict({"grid": spaces.Box(low, high, dtype=np.uint8), "speed": spaces.Box(-9, 9, (1,)),
+                         "count": spaces.Box(0, 9, (1,), np.int64)})
+    policy = ActorCritic(space, spaces.Discrete(2), normalize_observations=True)
+    obs = {"grid": np.array([[[3, 3, 7]]], np.uint8), "speed": np.ones((1, 1)), "count": np.array([[9]])}
+    np.testing.assert_array_equal(policy.encoder.vector(obs), [[9, 1, 0.25, 0, 1]])  # sorted keys
+    assert policy.encoder.normalized.all()
+
+
 @pytest.mark.parametrize(("space", "words"), [
     (spaces.Sequence(spaces.Discrete(2)), "supported are Box"),
     (spaces.Text(5), "supported are Box"),
