@@ -4,10 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tests import HANG
 
 ROOT = Path(__file__).resolve().parent.parent
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -19,14 +22,23 @@ def pytest_configure(config):
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
+def until(condition, process):
+    """Waits for a condition while a process runs."""
+    deadline = time.monotonic() + HANG
+    while not condition():
+        assert process.poll() is None, "the process ended first"
+        assert time.monotonic() < deadline, "it hangs"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Runs `python run.py FLAGS` in an empty folder, under mpirun if ranks > 1."""
 
-    def run(*flags, ranks=1, timeout=120, env=None):
+    def run(*flags, ranks=1, env=None):
         launch = [str(MPIRUN), "-np", str(ranks)] if ranks > 1 else []
         return subprocess.run([*launch, sys.executable, str(ROOT / "run.py"), *flags], cwd=tmp_path, text=True,
-                              capture_output=True, timeout=timeout, env={**os.environ, **(env or {})})
+                              capture_output=True, timeout=HANG, env={**os.environ, **(env or {})})
 
     return run
 
@@ -71,8 +83,8 @@ def missing(monkeypatch):
 def program():
     """Runs functions of tests/plumbing/programs.py under mpirun, in one start: program("name,argument", ranks=2)."""
 
-    def run(*calls, ranks=2, timeout=120):
+    def run(*calls, ranks=2):
         command = [str(MPIRUN), "-np", str(ranks), sys.executable, "-m", "tests.plumbing.programs"]
-        return subprocess.run([*command, *calls], cwd=ROOT, text=True, capture_output=True, timeout=timeout)
+        return subprocess.run([*command, *calls], cwd=ROOT, text=True, capture_output=True)  # ends itself: see there
 
     return run

@@ -16,6 +16,7 @@ from baselines_lite.common.flat import flat_gradient, flatten, get_flat, set_fla
 from baselines_lite.common.kfac import Factors, Inverses, Kfac, damped_inverses, factors_of, kl_clip, owners
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
+from tests import HANG
 
 RNG = np.random.default_rng(0)
 VECTOR, PICTURE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(0, 255, (10, 9, 2), np.uint8)
@@ -310,7 +311,7 @@ def test_asynchronous_inverses_are_those_of_the_factors_that_were_handed_over(mo
     policy, optimizer = made(PICTURE, gym.spaces.Discrete(3), *SMALL, asynchronous=True)
     released = threading.Event()
     invert = kfac.damped_inverses
-    monkeypatch.setattr(kfac, "damped_inverses", lambda *given: released.wait(30) and invert(*given))
+    monkeypatch.setattr(kfac, "damped_inverses", lambda *given: released.wait(HANG) and invert(*given))
     optimizer.accumulate(batch_for(policy, 16))
     handed_over = [Factors(*map(np.array, pair)) for pair in optimizer.factors]
     optimizer.inverter.refresh(optimizer.factors)

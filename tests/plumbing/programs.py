@@ -1,16 +1,86 @@
 """Programs for tests that need several processes, run by mpirun as `-m tests.plumbing.programs NAME[,ARGUMENT...] ...`.
 
-Those that come to their end on a rank print "NAME,ARGUMENT: agrees".
+Those that come to their end on a rank print "NAME,ARGUMENT: agrees", and the first that does not ends them all. After
+`--each` all are run whatever becomes of them, and a line of JSON tells what went wrong on each rank: see `each`.
 """
 
+import faulthandler
+import json
+import os
 import sys
+import threading
 import time
+import traceback
+from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 
+from baselines_lite.common import mpi
 from baselines_lite.common.errors import UserError
 from baselines_lite.common.mpi import get_comm
+from tests import HANG
+
+
+class End(NamedTuple):
+    """A rank has come to the end of a call: with a traceback, or "" where nothing went wrong."""
+
+    fault: str
+
+
+class Alike(mpi.MpiComm):
+    """The ranks tell each other what they are about to do, and raise where that is not the same.
+
+    So a rank that fails by itself does not leave the others waiting for it for ever.
+    """
+
+    def sum(self, array):
+        self._about_to(f"sum {array.dtype} {array.shape}")
+        return super().sum(array)
+
+    def gather(self, value):
+        self._about_to("gather")
+        return super().gather(value)
+
+    def broadcast(self, value, root=0):
+        self._about_to(f"broadcast from {root}")
+        return super().broadcast(value, root)
+
+    def _about_to(self, do):
+        said = self._world.allgather(do)
+        if said.count(do) < self.size:
+            said = ["end the call" if isinstance(it, End) else it for it in said]
+            raise RuntimeError(f"the ranks part: they are about to {said}")
+
+    def end(self, fault):
+        """Waits until every rank has come to the end of its call; what went wrong on each."""
+        said = self._world.allgather(End(fault))
+        while not all(isinstance(it, End) for it in said):  # the others learn of it, and come to their end too
+            said = self._world.allgather(End(fault))
+        return [it.fault for it in said]
+
+
+def each(calls):
+    """Runs calls one after the other, whether they fail or not. Rank 0 prints [call, [fault of each rank]] after each.
+
+    One that hangs ends all ranks, each of them saying where it was.
+    """
+    comm = mpi._comm = Alike()
+    for call in calls:
+        faulthandler.dump_traceback_later(HANG, exit=True)
+        try:
+            run(call)
+            fault = ""
+        except (Exception, SystemExit):
+            fault = traceback.format_exc()
+        faults = comm.end(fault)
+        if comm.rank == 0:
+            print(json.dumps([call, faults]), flush=True)
+
+
+def run(call):
+    name, *arguments = call.split(",")
+    globals()[name](*arguments)
 
 
 def collectives():
@@ -50,6 +120,20 @@ def exception_on_one_rank():
         raise ValueError("a bug on one rank")
     comm.gather(0)
     time.sleep(3600)
+
+
+def rank_that_leaves():
+    """Rank 1 comes to its end while the others wait in a collective."""
+    comm = get_comm()
+    if comm.rank != 1:
+        comm.sum(np.ones(3))
+
+
+def rank_that_crashes():
+    """Rank 1 ends as by a fault of its memory."""
+    if get_comm().rank == 1:
+        os.abort()
+    get_comm().gather(0)
 
 
 def parameters_drift_apart():
@@ -470,11 +554,27 @@ def kfac_on_two_ranks():
     assert half.update(bad, 0.1)["kfac_skipped"] == 1
     np.testing.assert_array_equal(get_flat(half.variables), before)
 
-    invert, late = kfac.damped_inverses, made(world, asynchronous=True, examples=4, positions=2)
-    with patch.object(kfac, "damped_inverses", lambda *given: time.sleep(0.05 * world.rank) or invert(*given)):
-        steps = [late.update(mine, 0.1)["kfac_kl"] > 0 for _ in range(100)]
+    late = made(world, asynchronous=True, examples=4, positions=2)
+    invert, released = kfac.damped_inverses, threading.Event()
+
+    def natural(updates):
+        return [late.update(mine, 0.1)["kfac_kl"] > 0 for _ in range(updates)]
+
+    with patch.object(kfac, "damped_inverses", lambda *given: released.wait() and invert(*given)):
+        try:
+            assert not any(natural(2))  # the second hands the factors to the threads
+            if world.rank == 0:
+                released.set()
+                late.inverter._job.result()
+            assert not any(natural(3))  # rank 0's thread is done, rank 1's waits
+            assert late.inverter._job.done() == (world.rank == 0)
+            released.set()
+            late.inverter._job.result()
+            assert all(natural(1))
+        finally:
+            released.set()
+        assert all(natural(20))  # however long each thread takes
     world.check_synced(get_flat(late.variables))
-    assert not steps[1] and steps[-1] and steps == sorted(steps)  # plain ones first, then natural ones
 
 
 def recurrent_a2c_of_one_rank_equals_two():
@@ -560,8 +660,12 @@ def one_rank_equals_two(target_kl):
 
 
 if __name__ == "__main__":
-    for call in sys.argv[1:]:
-        name, *arguments = call.split(",")
-        globals()[name](*arguments)
-        sys.stdout.write(f"{call}: agrees\n")  # in one piece: the ranks share one output
-        sys.stdout.flush()
+    faulthandler.enable()
+    if sys.argv[1] == "--each":
+        each(sys.argv[2:])
+    else:
+        for call in sys.argv[1:]:
+            faulthandler.dump_traceback_later(HANG, exit=True)
+            run(call)
+            sys.stdout.write(f"{call}: agrees\n")  # in one piece: the ranks share one output
+            sys.stdout.flush()

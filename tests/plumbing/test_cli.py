@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import gymnasium as gym
+import matplotlib.font_manager  # noqa: F401  here it looks for fonts, once on a machine: a run would say so if it is slow
 import pytest
 
 from baselines_lite import __version__, registry
@@ -94,15 +95,13 @@ def test_videos_while_training(main, tmp_path):
     assert len(list((tmp_path / "log/videos").glob("*.mp4"))) >= 3
 
 
-def test_help_is_fast_and_loads_no_tensorflow():
+def test_help_is_fast_since_of_all_packages_it_loads_numpy_alone():
     for flags in (("--help",), ("--alg=ppo2", "--help")):
-        code = (f"import sys; from baselines_lite.run import main; main({flags!r}); "
-                "assert not {'tensorflow', 'mpi4py', 'gymnasium'} & set(sys.modules)")
-        start = os.times()
+        code = (f"import sys; before = set(sys.modules); from baselines_lite.run import main; main({flags!r}); "
+                "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+                "assert loaded - set(sys.stdlib_module_names) == {'baselines_lite', 'numpy'}, loaded")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        end = os.times()  # of the processor, whatever else is running: 0.2 s
-        assert end.children_user + end.children_system - start.children_user - start.children_system < 2
         assert "--num_timesteps" in done.stdout
     assert "--cliprange_vf" in done.stdout and "--num_hidden" in done.stdout
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import gymnasium as gym
@@ -17,7 +18,8 @@ from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.rollout import Collector
 from baselines_lite.common.vec_env import WorkerError, close, make_vec_env
-from tests.conftest import ROOT
+from tests import HANG
+from tests.conftest import ROOT, until
 from tests.logs import reproducible
 
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)
@@ -288,19 +290,19 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, times):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                start_new_session=True)
     log = tmp_path / "log/progress.csv"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("\n") > 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    workers = children(process.pid)
-    assert len(workers) >= 3
-    for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-        time.sleep(0.01)
-    process.wait(timeout=120)
+    try:
+        until(lambda: log.exists() and log.read_text().count("\n") > 3, process)
+        workers = children(process.pid)
+        assert len(workers) >= 3
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+            time.sleep(0.01)
+        process.wait(timeout=HANG)
+    finally:
+        process.kill()
     assert process.returncode in (130, 1, -signal.SIGINT) and (times == 2 or process.returncode == 130)
     assert times == 2 or (tmp_path / "log/model.safetensors").exists()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG
     while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in workers if os.path.exists(f"/proc/{pid}")]
@@ -312,9 +314,10 @@ def test_workers_in_the_middle_of_a_step_can_be_closed():
     venv.reset(seed=0)
     venv.step_async(np.zeros(2, int))
     venv.parent_pipes[0].recv()  # taken by the step that was interrupted
-    begun = time.monotonic()
-    close(venv, at_once=True)
-    assert time.monotonic() - begun < 10 and venv.closed
+    closing = threading.Thread(target=close, args=(venv,), kwargs={"at_once": True}, daemon=True)
+    closing.start()
+    closing.join(HANG)
+    assert not closing.is_alive() and venv.closed
     assert not any(process.is_alive() for process in venv.processes)
 
 
