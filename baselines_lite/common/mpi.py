@@ -7,16 +7,18 @@ it; an exception on one rank ends all of them with its traceback (`MPI_Abort`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
+import stat
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 
@@ -158,7 +160,24 @@ class MpiComm(Comm):
             raise RuntimeError(f"the parameters differ between ranks: digests {digests}")
 
     def abort(self, status: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            wait_for_reader(stream)
         self._world.Abort(status)
+
+
+def wait_for_reader(stream: TextIO, seconds: float = 5.0) -> None:
+    """Waits until what was written to a pipe has been read from it, or so long: a launcher that ends its processes does
+    not read on.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no pipe, or not to be known here
+        import fcntl
+        import termios
+
+        pipe, end = stream.fileno(), time.monotonic() + seconds
+        while stat.S_ISFIFO(os.fstat(pipe).st_mode) and time.monotonic() < end:
+            if not any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+                return
+            time.sleep(0.001)
 
 
 _comm: Comm | None = None

@@ -10,8 +10,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-import threadpoolctl
-
 from baselines_lite.common.mpi import Comm
 
 SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
@@ -58,13 +56,15 @@ def threads_for(network: str, comm: Comm) -> int:
     return 1 if network in SMALL else threads_per_rank(comm)
 
 
-def limited_pools(threads: int) -> threadpoolctl.threadpool_limits:
+def limited_pools(threads: int) -> contextlib.AbstractContextManager:
     """A context in which BLAS and OpenMP have at most so many threads; gives back what they had.
 
     OpenBLAS takes a thread for each core when NumPy is imported, and SciPy brings another one. Two ranks' threads spin
     against each other: ppo2 on CartPole took 45,200 steps/s on two ranks without, 4,400 with them. Environment
     variables come too late for a library that is loaded, this too early for one that is not.
     """
+    import threadpoolctl
+
     return threadpoolctl.threadpool_limits(threads)
 
 

@@ -178,7 +178,7 @@ def test_a_large_file_takes_twice_its_size(tmp_path):
 
 FAULTS = [
     ("format", 2, "has format 2, but this version reads only 3"), ("format", None, "has format None"),
-    ("policy", "Nobody", "of the kind Nobody; import the module"), ("policy", None, "damaged"),
+    ("policy", "Nobody", "of the class Nobody, which is not loaded"), ("policy", None, "damaged"),
     ("settings", None, "damaged"), ("settings", [], "damaged"), ("settings/network", None, "damaged"),
     ("settings/compute", "float8", "computes in float8"), ("settings/reward_gamma", "x", "must be a number"),
     ("settings/reward_gamma", float("nan"), "must be finite"), ("settings/value_network", "cpoy", "did you mean copy"),

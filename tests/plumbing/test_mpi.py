@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from baselines_lite.common.mpi import wait_for_reader
 from baselines_lite.registry import ALGORITHMS
 from tests import HANG
 from tests.conftest import MPIRUN, ROOT, until
@@ -36,6 +38,23 @@ def test_an_exception_on_one_rank_ends_all_with_its_traceback_once(program):
     assert done.returncode != 0
     assert done.stderr.count("ValueError: a bug on one rank") == 1
     assert "rank 1 of 3" in done.stderr
+
+
+def test_what_a_rank_says_last_is_read_before_it_ends_the_launcher(tmp_path):
+    """mpirun reads no more of its ranks' pipes once one has called MPI_Abort: a third of the tracebacks were lost."""
+    read, write = os.pipe()
+    with open(write, "w") as stream, open(read, "rb", buffering=0) as reader, ThreadPoolExecutor(1) as pool:
+        stream.write("the last words")
+        stream.flush()
+        wait_for_reader(stream, seconds=0.01)  # nobody reads: no longer than this
+        waiting = pool.submit(wait_for_reader, stream, seconds=120)
+        assert not waiting.done() or sys.platform != "linux"
+        assert reader.read(100) == b"the last words"
+        waiting.result()
+    with (tmp_path / "file").open("w") as stream:
+        stream.write("no pipe")
+        stream.flush()
+        wait_for_reader(stream, seconds=120)
 
 
 STEPS = ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
