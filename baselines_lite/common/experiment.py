@@ -324,15 +324,15 @@ class Experiment:
     def _leave(self, error: BaseException | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if error is not None:
-            self._note_environment(error)
-            self._save_last_whole(error)
         if error is None:
             if self.save_path:
                 self._save(Path(self.save_path))
             self.comm.together(self._conclude, root_only=True)
-        elif self.comm.rank == 0:
-            self.logger.close()
+        else:
+            self._note_environment(error)
+            self._save_last_whole(error)
+            if self.comm.rank == 0:
+                self.logger.close()
         if self._own_env:
             vec_env.close(self.venv, at_once=error is not None and not isinstance(error, UserError))
         if error is None and self._signal:

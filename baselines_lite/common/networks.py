@@ -17,7 +17,7 @@ import itertools
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -75,9 +75,15 @@ def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return rng.uniform(-limit, limit, shape)
 
 
-_records: list[tuple[Any, tf.Tensor, tf.Tensor]] | None = None
-_tape: tf.GradientTape | None = None
-_graph: Any = None
+class Recording(NamedTuple):
+    """What `recording` notes of the layers that run, and the tape and the graph that it is for."""
+
+    layers: list[tuple[Any, tf.Tensor, tf.Tensor]]
+    tape: tf.GradientTape
+    graph: Any
+
+
+_recording: Recording | None = None
 
 
 @contextlib.contextmanager
@@ -87,21 +93,21 @@ def recording(tape: tf.GradientTape) -> Iterator[list[tuple[Any, tf.Tensor, tf.T
     The tape watches the pre-activations, so that gradients by them can be taken; which is impossible, a UserError,
     inside a @tf.function of a network's own.
     """
-    global _records, _tape, _graph
-    _records, _tape, _graph = [], tape, tf.compat.v1.get_default_graph()
+    global _recording
+    _recording = Recording([], tape, tf.compat.v1.get_default_graph())
     try:
-        yield _records
+        yield _recording.layers
     finally:
-        _records = _tape = _graph = None
+        _recording = None
 
 
 def _noted(layer: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    if _records is not None:
-        if tf.compat.v1.get_default_graph() is not _graph:
+    if _recording is not None:
+        if tf.compat.v1.get_default_graph() is not _recording.graph:
             raise UserError("KFAC does not support the network: it runs a layer inside a @tf.function or a loop of its "
                             "own; remove that, or use a2c")
-        _tape.watch(y)
-        _records.append((layer, x, y))
+        _recording.tape.watch(y)
+        _recording.layers.append((layer, x, y))
     return y
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from baselines_lite.common.flat import flatten, read, unflatten
+
 LARGE = 1 << 16  # elements of a parameter that gets a variable of its own: joined, it would be copied at each read
 
 
@@ -30,29 +32,29 @@ class Parameter(tf.Module):
     def __init__(self, value: np.ndarray, dtype: tf.DType = tf.float32, name: str = "parameter") -> None:
         super().__init__()
         self.label = name  # tf.Module's own name must be an identifier
-        self._place = Place(tf.Variable(value, dtype=dtype, name=name))
-        self.shape, self.dtype, self.variable = self._place.variable.shape, dtype, self._place.variable
-        self._index = 0
+        variable = tf.Variable(value, dtype=dtype, name=name)
+        self.shape, self.dtype = variable.shape, dtype
+        self.move(Place(variable, [self]))
 
     def value(self) -> tf.Tensor:
         """The present values, a tensor of this parameter's shape; differentiable by `variable`."""
-        return self._place.value(self._index)
+        return self.place.value(self._index)
 
     def numpy(self) -> np.ndarray:
         """The present values, in an array that no later assignment touches, and that is not to be written to."""
-        return self._place.numpy(self._index)
+        return self.place.numpy(self._index)
 
     def assign(self, value: Any) -> None:
         """Gives the parameter other values of the same shape."""
-        self._place.assign(self._index, value)
+        self.place.assign(self._index, value)
 
     def assign_add(self, value: Any) -> None:
         """Adds to the parameter's values."""
         self.assign(self.value() + value)
 
-    def move(self, place: Place, index: int) -> None:
+    def move(self, place: Place, index: int = 0) -> None:
         """Makes this the parameter number `index` of a place."""
-        self._place, self._index, self.variable = place, index, place.variable
+        self.place, self._index, self.variable = place, index, place.variable
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype)
@@ -71,23 +73,28 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv"
 
 
 class Place:
-    """A tf.Variable and where in it parameters lie. `shapes` of several, one after the other in a vector; None: one."""
+    """A tf.Variable and the parameters in it: one of its shape, or several in a vector, one after the other."""
 
-    def __init__(self, variable: tf.Variable, shapes: Sequence[tf.TensorShape] | None = None) -> None:
-        self.variable, self.shapes = variable, shapes
-        self.sizes = [shape.num_elements() for shape in shapes or ()]
-        self._ends = np.cumsum(self.sizes)
+    def __init__(self, variable: tf.Variable, members: list[Parameter]) -> None:
+        self.variable, self.members = variable, members
+        self._ends = np.cumsum([p.shape.num_elements() for p in members])
         self.held: tuple[Any, list[tf.Tensor]] | None = None  # a graph and the values in it: see Parameters.given
         self.arrays: list[np.ndarray] | None = None  # what was read, at most one: see Parameters.arrays_once
+
+    def _part(self, index: int) -> slice | None:
+        """Where in the vector a parameter lies; None: it is all of the variable."""
+        if len(self.members) == 1:
+            return None
+        return slice(self._ends[index] - self.members[index].shape.num_elements(), self._ends[index])
 
     def value(self, index: int) -> tf.Tensor:
         """The values of a parameter."""
         if self.held is not None and self.held[0] is tf.compat.v1.get_default_graph():
             return self.held[1][index]
-        if self.shapes is None:
+        part = self._part(index)
+        if part is None:
             return tf.convert_to_tensor(self.variable)
-        end = self._ends[index]
-        return tf.reshape(self.variable[end - self.sizes[index] : end], self.shapes[index])
+        return tf.reshape(self.variable[part], self.members[index].shape)
 
     def numpy(self, index: int) -> np.ndarray:
         """The values of a parameter, a view of the variable's buffer (which is copied before it changes)."""
@@ -97,25 +104,22 @@ class Place:
             if not self.arrays:
                 self.arrays.append(read(self.variable))
             array = self.arrays[0]
-        if self.shapes is None:
-            return array
-        end = self._ends[index]
-        return array[end - self.sizes[index] : end].reshape(self.shapes[index])
+        part = self._part(index)
+        return array if part is None else array[part].reshape(self.members[index].shape)
 
     def assign(self, index: int, value: Any) -> None:
         """Other values for a parameter."""
-        if self.shapes is None:
+        part = self._part(index)
+        if part is None:
             self.variable.assign(value)
             return
-        end, value = self._ends[index], tf.convert_to_tensor(value, self.variable.dtype)
-        value.shape.assert_is_compatible_with(self.shapes[index])
-        self.variable[end - self.sizes[index] : end].assign(tf.reshape(value, [-1]))
+        value = tf.convert_to_tensor(value, self.variable.dtype)
+        value.shape.assert_is_compatible_with(self.members[index].shape)
+        self.variable[part].assign(tf.reshape(value, [-1]))
 
     def split(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """What each parameter has of a tensor of the variable's shape."""
-        if self.shapes is None:
-            return [vector]
-        return [tf.reshape(part, shape) for part, shape in zip(tf.split(vector, self.sizes), self.shapes, strict=True)]
+        return [vector] if len(self.members) == 1 else unflatten(vector, self.members)
 
 
 class Parameters:
@@ -126,33 +130,31 @@ class Parameters:
     """
 
     def __init__(self, *groups: Sequence[Any]) -> None:
-        self._places: list[tuple[Place, list[Parameter]]] = []
+        self._places: list[Place] = []
         seen: set[int] = set()
         for group in groups:
             found = [p for p in weights(group).values() if isinstance(p, Parameter) and id(p) not in seen]
             seen |= {id(p) for p in found}
             small = [p for p in found if p.shape.num_elements() < LARGE]
-            self._places += [(p._place, [p]) for p in found if p.shape.num_elements() >= LARGE]
-            if small:
-                vector = tf.concat([tf.reshape(p.value(), [-1]) for p in small], axis=0)
-                place = Place(tf.Variable(vector, dtype=small[0].dtype, name="parameters"), [p.shape for p in small])
+            if len(small) > 1:
+                place = Place(tf.Variable(flatten(small), dtype=small[0].dtype, name="parameters"), small)
                 for index, p in enumerate(small):
                     p.move(place, index)
-                self._places.append((place, small))
+            self._places += dict.fromkeys(p.place for p in found)
 
     def __iter__(self) -> Iterator[Parameter]:
-        return iter([p for _, members in self._places for p in members])
+        return iter([p for place in self._places for p in place.members])
 
     def split(self, tensors: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
               ) -> dict[Parameter, tf.Tensor]:
         """Tensors of the shapes of `variables`, such as gradients by them, as each Parameter's part."""
         by_variable = {id(v): x for v, x in zip(variables, tensors, strict=True)}
-        return {p: x for place, members in self._places if id(place.variable) in by_variable
-                for p, x in zip(members, place.split(by_variable[id(place.variable)]), strict=True)}
+        return {p: x for place in self._places if id(place.variable) in by_variable
+                for p, x in zip(place.members, place.split(by_variable[id(place.variable)]), strict=True)}
 
     def mask(self, variables: Sequence[tf.Variable], chosen: Callable[[Parameter], bool]) -> np.ndarray:
         """Which elements of `variables`, as one vector [P], belong to a Parameter that is chosen, or to none."""
-        members = {id(place.variable): found for place, found in self._places}
+        members = {id(place.variable): place.members for place in self._places}
         return np.concatenate([np.full(p.shape.num_elements(), not isinstance(p, Parameter) or chosen(p))
                                for v in variables for p in members.get(id(v), [v])])
 
@@ -163,7 +165,7 @@ class Parameters:
         Nothing may be assigned there. It saves reading a part for each use, which gradients make slow.
         """
         graph = tf.compat.v1.get_default_graph()
-        mine = [place for place, _ in self._places if place.held is None or place.held[0] is not graph]
+        mine = [place for place in self._places if place.held is None or place.held[0] is not graph]
         values = [place.split(tf.convert_to_tensor(place.variable)) for place in mine]
         with hold(graph, mine, values):
             yield
@@ -171,12 +173,12 @@ class Parameters:
     @contextlib.contextmanager
     def arrays_once(self) -> Iterator[None]:
         """Within the block, `numpy` of the parameters reads each variable once. Nothing may be assigned there."""
-        for place, _ in self._places:
+        for place in self._places:
             place.arrays = []
         try:
             yield
         finally:
-            for place, _ in self._places:
+            for place in self._places:
                 place.arrays = None
 
     @contextlib.contextmanager
@@ -186,10 +188,9 @@ class Parameters:
         For copies of the present ones only, in another dtype say: what a @tf.function of a network's own reads are the
         variables.
         """
-        rest, values = iter(tensors), []
-        for _, members in self._places:
-            values.append([next(rest) for _ in members])
-        with hold(tf.compat.v1.get_default_graph(), [place for place, _ in self._places], values):
+        rest = iter(tensors)
+        values = [[next(rest) for _ in place.members] for place in self._places]
+        with hold(tf.compat.v1.get_default_graph(), self._places, values):
             yield
 
 
@@ -246,11 +247,6 @@ def parts(value: Any) -> list[tuple[str, Any]]:
         own = [(name, part) for name, part in vars(value).items() if not name.startswith("_self_")]  # TensorFlow's
         return sorted(own, key=itemgetter(0))
     return []
-
-
-def read(variable: tf.Variable) -> np.ndarray:
-    """The present values as an array that no later assignment touches. A sixth of what Variable.numpy() takes."""
-    return np.asarray(tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype))
 
 
 def snapshot(variables: Sequence[tf.Variable]) -> Callable[[], None]:
