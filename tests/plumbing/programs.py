@@ -1,7 +1,7 @@
 """Programs for tests that need several processes, run by mpirun as `-m tests.plumbing.programs NAME[,ARGUMENT...] ...`.
 
 Those that come to their end on a rank print "NAME,ARGUMENT: agrees", and the first that does not ends them all. After
-`--each` all are run whatever becomes of them, and a line of JSON tells what went wrong on each rank: see `each`.
+`--each FOLDER` all are run whatever becomes of them; files there tell what went wrong on each rank: see `each`.
 """
 
 import faulthandler
@@ -60,22 +60,28 @@ class Alike(mpi.MpiComm):
         return [it.fault for it in said]
 
 
-def each(calls):
-    """Runs calls one after the other, whether they fail or not. Rank 0 prints [call, [fault of each rank]] after each.
+def each(folder, calls):
+    """Runs calls one after the other, whether they fail or not: [call, [fault of each rank]] after each.
 
-    One that hangs ends all ranks, each of them saying where it was.
+    One that hangs or crashes ends all ranks, each of them saying where it was. Both goes to files of `folder`: the
+    launcher mixes what ranks print, and reads no more of it once one of them has crashed.
     """
     comm = mpi._comm = Alike()
-    for call in calls:
-        faulthandler.dump_traceback_later(HANG, exit=True)
-        try:
-            run(call)
-            fault = ""
-        except (Exception, SystemExit):
-            fault = traceback.format_exc()
-        faults = comm.end(fault)
-        if comm.rank == 0:
-            print(json.dumps([call, faults]), flush=True)
+    with open(os.path.join(folder, f"rank {comm.rank}"), "w") as last_words:
+        faulthandler.enable(last_words)
+        for call in calls:
+            faulthandler.dump_traceback_later(HANG, exit=True, file=last_words)
+            try:
+                run(call)
+                fault = ""
+            except (Exception, SystemExit):
+                fault = traceback.format_exc()
+            faults = comm.end(fault)
+            if comm.rank == 0:
+                with open(os.path.join(folder, "outcomes"), "a") as file:
+                    print(json.dumps([call, faults]), file=file)
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.enable()
 
 
 def run(call):
@@ -662,7 +668,7 @@ def one_rank_equals_two(target_kl):
 if __name__ == "__main__":
     faulthandler.enable()
     if sys.argv[1] == "--each":
-        each(sys.argv[2:])
+        each(sys.argv[2], sys.argv[3:])
     else:
         for call in sys.argv[1:]:
             faulthandler.dump_traceback_later(HANG, exit=True)

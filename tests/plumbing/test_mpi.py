@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -79,11 +81,14 @@ def outcomes(program, calls):
     """
     found, rest = {}, list(calls)
     while rest:
-        done = program("--each", *rest)
-        found |= (ended := dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')))
+        with tempfile.TemporaryDirectory() as folder:
+            done = program("--each", folder, *rest)
+            last_words = [path.read_text() for path in sorted(Path(folder).glob("rank *"))]
+            lines = (Path(folder) / "outcomes").read_text().splitlines() if (Path(folder) / "outcomes").exists() else []
+        found |= (ended := dict(map(json.loads, lines)))
         rest = rest[len(ended):]
         if rest:
-            found[rest.pop(0)] = [done.stderr]
+            found[rest.pop(0)] = ["\n".join([done.stderr, *last_words])]
     return found
 
 
