@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from baselines_lite.common.config import ActorCriticConfig, option
 from baselines_lite.common.schedules import Schedule
@@ -13,6 +13,8 @@ from baselines_lite.common.schedules import Schedule
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
+
+    one_optimizer: ClassVar[bool] = True
 
     num_env: int = option(16, "environments per rank", low=1)
     nsteps: int = option(5, "steps per environment and update", low=1)

@@ -75,7 +75,7 @@ def actor_q(exp: Experiment, network_options: dict[str, Any]) -> ActorQ:
     """The policy that an experiment's Config describes."""
     cfg, venv = exp.config, exp.venv
     return ActorQ(venv.single_observation_space, venv.single_action_space, network=cfg.network,
-                  network_options=network_options, value_network=cfg.value_network, seed=exp.run.seed,
+                  network_options=network_options, value_network=cfg.value_network, joined=True, seed=exp.run.seed,
                   compute=exp.run.dtype)
 
 

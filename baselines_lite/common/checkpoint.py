@@ -49,7 +49,7 @@ HEADER = 1 << 20  # bytes, at most, of a file's header: metadata, and tensors' n
 ROOM = 32 << 20  # bytes that spaces may take beside as many as the file has
 COMPUTE = ("float32", "bfloat16")  # what a policy of float32 weights may compute in
 INFO = {"algorithm": str, "env": str, "config": dict, "atari": dict | None, "versions": dict}  # see Policy.info
-FREE = ("compute", "reward_gamma", "epsilon")  # settings that may change where training starts from a file
+FREE = ("compute", "reward_gamma", "epsilon", "joined")  # settings that may change where training starts from a file
 
 
 class Fault(Exception):

@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from baselines_lite.common.errors import UserError, counted, unknown
 from baselines_lite.common.schedules import Schedule
@@ -150,6 +150,8 @@ class ReplayConfig:
 @dataclasses.dataclass(frozen=True)
 class ActorCriticConfig(RolloutConfig):
     """What the config of every on-policy actor-critic algorithm begins with."""
+
+    one_optimizer: ClassVar[bool] = False  # trains policy and value together; see ActorCritic's `joined`
 
     lam: float = option(0.95, "GAE's lambda", low=0, high=1)
     logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")

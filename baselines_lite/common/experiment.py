@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -37,7 +37,7 @@ from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat
 from baselines_lite.common.logger import FILES, Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
-from baselines_lite.common.parameters import snapshot
+from baselines_lite.common.parameters import Snapshot
 from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.replay_collector import Experience
@@ -46,12 +46,21 @@ from baselines_lite.common.rollout import Rollout
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 
 
-class Whole(NamedTuple):
-    """What a whole update has left: steps so far, a function that gives the policy its weights back, statistics."""
+class Whole:
+    """What the last whole update has left of a policy: its weights and statistics, after how many steps."""
 
-    steps: int
-    restore: Callable[[], None]
-    statistics: dict[str, np.ndarray]
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self._weights = policy, Snapshot(policy.variables)
+
+    def note(self, steps: int) -> None:
+        """An update is whole, after that many steps."""
+        self.steps, self._statistics = steps, self._policy.normalize.state()
+        self._weights.take()
+
+    def restore(self) -> None:
+        """Makes the policy what it was then."""
+        self._weights.restore()
+        self._policy.normalize.load_state(self._statistics)
 
 
 class Experiment:
@@ -116,7 +125,6 @@ class Experiment:
                             "atari": self.atari and to_dict(self.atari), "versions": versions()}
         if self.run.load_path:
             load_into(self.policy, self.run.load_path)
-        self._variables = self.policy.variables  # listing them takes long
         self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
@@ -266,7 +274,9 @@ class Experiment:
         self._stop = self._why_stop(max(signals))
         if self.nupdates % CHECK_EVERY == 0 or self.finished:
             self._check_parameters()
-        self._whole = Whole(self.total_timesteps, snapshot(self._variables), self.policy.normalize.state())
+        if self.save_path:
+            self._whole = self._whole or Whole(self.policy)
+            self._whole.note(self.total_timesteps)
         if self.comm.rank == 0:
             self.logger.episodes(finished)
             if self.nupdates % self.run.log_interval == 0 or self.finished:
@@ -350,10 +360,9 @@ class Experiment:
         No collective: others may never come to one. A UserError has been raised on all ranks, so that one saves for
         all; after anything else the rank that failed does, since its end ends the others wherever they are.
         """
-        if self._whole is None or not self.save_path or (isinstance(error, UserError) and self.comm.rank > 0):
+        if self._whole is None or (isinstance(error, UserError) and self.comm.rank > 0):
             return
         self._whole.restore()
-        self.policy.normalize.load_state(self._whole.statistics)
         if not is_sound(self.policy):
             return
         try:
@@ -386,7 +395,7 @@ def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCriti
     return ActorCritic(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
                        network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
                        normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-                       reward_gamma=cfg.gamma, seed=run.seed, compute=run.dtype)
+                       reward_gamma=cfg.gamma, joined=cfg.one_optimizer, seed=run.seed, compute=run.dtype)
 
 
 def play_command(policy: Policy, path: str) -> str:

@@ -56,7 +56,7 @@ class Minibatches:
     def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
                  stop_at: tuple[str, float] | None = None) -> None:
         self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
-        self.stop_at = stop_at
+        self.stop_at, self._no_constants = stop_at, tf.constant((), policy.dtype)
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
         self._whole_batch = GradientStep(optimizer, self._gradient, xla)
@@ -70,7 +70,7 @@ class Minibatches:
         Returns the stats' means over the minibatches that were looked at.
         """
         dtype = self.policy.dtype
-        constants = tf.constant(constants, dtype)
+        constants = tf.constant(constants, dtype) if constants else self._no_constants
         if indices is None:
             means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
         else:

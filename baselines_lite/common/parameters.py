@@ -41,7 +41,7 @@ class Parameter(tf.Module):
         return self.place.value(self._index)
 
     def numpy(self) -> np.ndarray:
-        """The present values, in an array that no later assignment touches, and that is not to be written to."""
+        """The present values, in an array of the caller's own; within Parameters.arrays_once not to be written to."""
         return self.place.numpy(self._index)
 
     def assign(self, value: Any) -> None:
@@ -79,7 +79,9 @@ class Place:
         self.variable, self.members = variable, members
         self._ends = np.cumsum([p.shape.num_elements() for p in members])
         self.held: tuple[Any, list[tf.Tensor]] | None = None  # a graph and the values in it: see Parameters.given
-        self.arrays: list[np.ndarray] | None = None  # what was read, at most one: see Parameters.arrays_once
+        self.fresh: bool | None = None  # whether _arrays has the present values; None outside Parameters.arrays_once
+        self._array = np.empty(0)
+        self._arrays: list[np.ndarray] = []  # _array's parts
 
     def _part(self, index: int) -> slice | None:
         """Where in the vector a parameter lies; None: it is all of the variable."""
@@ -97,13 +99,22 @@ class Place:
         return tf.reshape(self.variable[part], self.members[index].shape)
 
     def numpy(self, index: int) -> np.ndarray:
-        """The values of a parameter, a view of the variable's buffer (which is copied before it changes)."""
-        if self.arrays is None:
-            array = read(self.variable)
-        else:
-            if not self.arrays:
-                self.arrays.append(read(self.variable))
-            array = self.arrays[0]
+        """The values of a parameter: a copy, since a variable whose buffer is in use elsewhere updates slowly."""
+        if self.fresh is None:
+            return self._cut(np.array(read(self.variable)), index)
+        if not self.fresh:
+            self._refresh()
+        return self._arrays[index]
+
+    def _refresh(self) -> None:
+        if not self._arrays:
+            self._array = np.empty(self.variable.shape, self.variable.dtype.as_numpy_dtype)
+            self._arrays = [self._cut(self._array, i) for i in range(len(self.members))]
+        np.copyto(self._array, read(self.variable))
+        self.fresh = True
+
+    def _cut(self, array: np.ndarray, index: int) -> np.ndarray:
+        """A parameter's part of an array of the variable's shape, in the parameter's."""
         part = self._part(index)
         return array if part is None else array[part].reshape(self.members[index].shape)
 
@@ -172,14 +183,18 @@ class Parameters:
 
     @contextlib.contextmanager
     def arrays_once(self) -> Iterator[None]:
-        """Within the block, `numpy` of the parameters reads each variable once. Nothing may be assigned there."""
-        for place in self._places:
-            place.arrays = []
+        """Within the block, `numpy` of the parameters reads each variable once. Nothing may be assigned there.
+
+        The arrays are the same ones each time: the next block changes what they hold.
+        """
+        places = [place for place in self._places if place.fresh is None]  # none within another block
+        for place in places:
+            place.fresh = False
         try:
             yield
         finally:
-            for place in self._places:
-                place.arrays = None
+            for place in places:
+                place.fresh = None
 
     @contextlib.contextmanager
     def given(self, tensors: Sequence[tf.Tensor]) -> Iterator[None]:
@@ -249,12 +264,19 @@ def parts(value: Any) -> list[tuple[str, Any]]:
     return []
 
 
-def snapshot(variables: Sequence[tf.Variable]) -> Callable[[], None]:
-    """A function that gives variables back the values that they have now. Nothing is copied until they change."""
-    values = [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype) for v in variables]
+class Snapshot:
+    """The values that variables had at the last `take`, in arrays of its own."""
 
-    def restore() -> None:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    def __init__(self, variables: Sequence[tf.Variable]) -> None:
+        self._variables = variables
+        self._arrays = [np.empty(v.shape, v.dtype.as_numpy_dtype) for v in variables]
 
-    return restore
+    def take(self) -> None:
+        """Notes the present values."""
+        for array, variable in zip(self._arrays, self._variables, strict=True):
+            np.copyto(array, read(variable))
+
+    def restore(self) -> None:
+        """Gives the variables the values of the last `take`."""
+        for array, variable in zip(self._arrays, self._variables, strict=True):
+            variable.assign(array)

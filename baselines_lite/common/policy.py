@@ -157,6 +157,8 @@ class ActorCritic(Policy):
     what is computed of them comes out flat, [B * L].
 
     value_network: "shared" puts the value head on the policy's latent, "copy" gives it a second network of its own.
+    joined: small parameters of policy and value lie in one variable, which one optimizer trains at less cost; otherwise
+    apart, in `pi_variables` and `vf_variables`.
     Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value.
     """
 
@@ -164,11 +166,12 @@ class ActorCritic(Policy):
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
-                 logstd_init: float = 0.0, **common: Any) -> None:
+                 logstd_init: float = 0.0, joined: bool = False, **common: Any) -> None:
         super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
         if value_network not in ("shared", "copy"):
             raise unknown("value_network", value_network, ("shared", "copy"))
         self.value_network = self.settings["value_network"] = value_network
+        self.joined = self.settings["joined"] = joined
         self.pdtype = make_pd(action_space)
         self.pi_net = self.build(self.encoder.size, "pi")
         self.vf_net = self.pi_net if value_network == "shared" else self.build(self.encoder.size, "vf")
@@ -180,7 +183,8 @@ class ActorCritic(Policy):
         self.vf_head = networks.Dense(self.vf_net.out_size, self.vf_outputs, gain=1.0, name="vf_head", **head)
         self.logstd = (Parameter(np.full(self.pdtype.head_size, logstd_init), self.dtype, "logstd")
                        if self.pdtype.has_logstd else None)
-        self.parameters = Parameters([self.pi_net, self.pi_head, self.logstd], [self.vf_net, self.vf_head])
+        pi, vf = [self.pi_net, self.pi_head, self.logstd], [self.vf_net, self.vf_head]
+        self.parameters = Parameters(pi + vf) if joined else Parameters(pi, vf)
         self._values_and_logp = Compiled(self._evaluate_actions, xla=self.prefers_xla)
         self._distribution = Compiled(self.head_and_logstd, xla=self.prefers_xla)
         self._values = Compiled(self.value, xla=False, any_batch=True)
@@ -190,13 +194,20 @@ class ActorCritic(Policy):
 
     @property
     def pi_variables(self) -> list[tf.Variable]:
-        """What the policy depends on: its network, head and log standard deviation."""
+        """What the policy depends on: its network, head and log standard deviation. RuntimeError if `joined`."""
+        self._check_apart()
         return trainable(self.pi_net, self.pi_head, self.logstd)
 
     @property
     def vf_variables(self) -> list[tf.Variable]:
-        """What the value depends on beside a shared network: its own network and head."""
+        """What the value depends on beside a shared network: its own network and head. RuntimeError if `joined`."""
+        self._check_apart()
         return trainable(self.vf_head) if self.vf_net is self.pi_net else trainable(self.vf_net, self.vf_head)
+
+    def _check_apart(self) -> None:
+        if self.joined:
+            raise RuntimeError("the parameters of policy and value lie in one variable, policy.trainable_variables; to "
+                               "train them apart, set one_optimizer = False in the algorithm's Config")
 
     def initial_state(self, num_env: int) -> np.ndarray | None:
         return np.zeros((num_env, sum(self._state_sizes)), self.dtype.as_numpy_dtype) if self.recurrent else None

@@ -110,7 +110,8 @@ class Collector:
         """The next `nsteps` steps of every environment."""
         normalize, clock, time_comm, self._time_env = self.policy.normalize, time.perf_counter, self.comm.seconds, 0.0
         start = clock()
-        rows, beyond = self._live(self.nsteps, self._steps)
+        with self.policy.parameters.arrays_once():
+            rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
         self.comm.together(lambda: self._check(rewards, rows["values"], rows["next_values"]))
         shaped = self.shape_rewards(rewards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from baselines_lite.common.config import ActorCriticConfig, check_minibatches, option, sequence_length
 from baselines_lite.common.schedules import Schedule
@@ -13,6 +13,8 @@ from baselines_lite.common.schedules import Schedule
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
+
+    one_optimizer: ClassVar[bool] = True
 
     objective: str = option("clip", "'clip' the ratio, or penalise the KL: 'kl_adaptive' or 'kl_fixed'",
                             choices=("clip", "kl_adaptive", "kl_fixed"))

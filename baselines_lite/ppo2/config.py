@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from baselines_lite.common.config import ActorCriticConfig, check_minibatches, option, sequence_length
 from baselines_lite.common.schedules import Schedule
@@ -14,6 +14,8 @@ from baselines_lite.common.schedules import Schedule
 @dataclasses.dataclass(frozen=True)
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
+
+    one_optimizer: ClassVar[bool] = True
 
     nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
     noptepochs: int = option(4, "passes over each batch", low=1)

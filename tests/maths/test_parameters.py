@@ -72,6 +72,34 @@ def test_what_is_assigned_counts_for_everyone(index):
         layer.w.assign(np.zeros((3, 3)))
 
 
+def test_within_a_block_arrays_are_read_once_into_the_same_memory():
+    net = network(4)
+    joined, layer = Parameters([net]), net.layers[0]
+    with joined.arrays_once():
+        array, before = layer.w.numpy(), layer.w.numpy().copy()
+        with joined.arrays_once():  # as an actor asks within a rollout
+            assert layer.w.numpy() is array
+    layer.w.assign(3 * layer.w)
+    np.testing.assert_array_equal(array, before)
+    with joined.arrays_once():
+        assert layer.w.numpy() is array
+        np.testing.assert_array_equal(array, 3 * before)
+    assert layer.w.numpy() is not array
+
+
+def test_a_joined_policy_is_the_same_in_one_variable():
+    apart, joined = (ActorCritic(BOX, BOX, seed=1, joined=j) for j in (False, True))
+    x = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    for mine, theirs in ((apart.values(x), joined.values(x)), (apart.actor()(x, None).heads,
+                                                               joined.actor()(x, None).heads)):
+        np.testing.assert_array_equal(mine, theirs)
+    assert (len(apart.trainable_variables), len(joined.trainable_variables)) == (2, 1)
+    assert len(joined.copy().trainable_variables) == 1
+    for of_a_part in ("pi_variables", "vf_variables"):
+        with pytest.raises(RuntimeError, match="one_optimizer"):
+            getattr(joined, of_a_part)
+
+
 def policies():
     yield "actor-critic", ActorCritic(BOX, BOX, seed=1), lambda p, x: p.actor()(x, None).heads
     yield "values", ActorCritic(BOX, BOX, seed=1), lambda p, x: p.values(x)

@@ -79,11 +79,12 @@ def own_policy(name, folder):
 def trained_parts(alg, **options):
     """A tiny run: (policy, the parameters of what acts before it, and after it)."""
     from baselines_lite.common import experiment
+    from baselines_lite.common.parameters import weights
 
     before, enter = [], experiment.Experiment.__enter__
 
     def acting(policy):
-        return [v.numpy() for v in getattr(policy, "pi_variables", policy.trainable_variables)]
+        return [p.numpy() for p in weights(getattr(policy, "pi_net", policy)).values()]
 
     def recording(self):
         before.extend(acting(self.policy))
