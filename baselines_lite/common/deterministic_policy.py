@@ -39,7 +39,8 @@ class DeterministicPolicy(Policy):
             raise UserError(f"the network {network} for pictures is not supported by ddpg; use --network=mlp")
         self.num_actions = int(np.prod(space.shape))
         self._low, self._high = space.low, space.high
-        self._centre, self._reach = (space.low + space.high) / 2, (space.high - space.low) / 2
+        low, high = space.low / 2, space.high / 2  # halves first: bounds may be as far apart as numbers go
+        self._centre, self._reach = low + high, high - low
         size = self.encoder.size
         self.pi_net, self.q_net = self.build(size, "pi"), self.build(size + self.num_actions, "q")
         if hasattr(self.pi_net, "state_size"):

@@ -15,6 +15,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def not_finite(what: str, value: float, step: int, env: int, rank: int) -> str:
+    """The sentence about a number of an environment that none can be trained on."""
+    return (f"step {step:,}, environment {env} of rank {rank}: {what} is {value}; training stops before it spoils the "
+            "policy")
+
+
 # What other libraries and papers call things, and what they are called here.
 OTHER_NAMES = {
     "algo": ("alg",), "algorithm": ("alg",), "env_id": ("env",), "policy": ("network",), "render": ("play",),

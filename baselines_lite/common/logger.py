@@ -105,7 +105,7 @@ class Logger:
     def _print_table(self, cells: dict[str, Any], steps: int) -> None:
         lines = []
         if self._bar.disable:
-            left = time.strftime("%H:%M:%S", time.gmtime((self._total - steps) / max(cells["sps"], 1e-9)))
+            left = tqdm.format_interval((self._total - steps) / max(cells["sps"], 1e-9))
             lines.append(f"{self._title}: {steps / self._total:.0%}, {steps:,} of {self._total:,} steps, "
                          f"{cells['sps']:,.0f} steps/s, {left} left")
         width = max(len(name) for name in cells)

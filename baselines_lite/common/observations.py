@@ -157,6 +157,12 @@ class Encoder:
             out[:, self._pixels :] = np.ascontiguousarray(vector, np.float32).view(np.uint8)
         return out
 
+    def numbers(self, features: np.ndarray) -> np.ndarray | None:
+        """What of features [N, *shape] is no picture: float32 [N, d]; None if all is."""
+        if self.picture_shape is None:
+            return features
+        return features[:, self._pixels :].view(np.float32) if self.vector_size else None
+
 
 def at(tree: Any, path: tuple[Any, ...]) -> Any:
     """The part of nested dicts and tuples that a path of keys leads to."""

@@ -56,6 +56,7 @@ class ReplayBuffer:
         self._terminated, self._cut, self._usable = np.zeros((3, *shape), bool)
         self._finals: dict[tuple[int, int], np.ndarray] = {}  # observations that a reset replaced, where _cut says so
         self._head, self.filled = 0, 0  # the slot of the present frames; steps that can be drawn from
+        self._barren = 0  # steps since the last one of which any transition can be drawn
 
     def __len__(self) -> int:
         """How many transitions can be drawn from, dead steps included."""
@@ -77,6 +78,7 @@ class ReplayBuffer:
             del self._finals[head, n]
         self._actions[head], self._rewards[head], self._terminated[head] = actions, rewards, terminated
         self._cut[head], self._usable[head] = False, usable
+        self._barren = 0 if np.count_nonzero(usable) else self._barren + 1
         for n, observation in (finals or {}).items():
             self._finals[head, n], self._cut[head, n] = observation, True
         self._frames[new] = frames
@@ -92,12 +94,9 @@ class ReplayBuffer:
             slots[missing] = (self._head - back) % self._slots
             envs[missing] = rng.integers(self.num_env, size=len(missing))
             missing = missing[~self._usable[slots[missing], envs[missing]]]
-            if len(missing) and not self._usable[self._reachable()].any():
+            if self._barren >= self.filled:
                 break  # all were broken: the collector is about to end the run
         return Index(slots, envs)
-
-    def _reachable(self) -> np.ndarray:
-        return np.arange(self._head - self.filled, self._head) % self._slots
 
     def __getitem__(self, index: Index) -> Transitions:
         """The transitions at an index."""
@@ -119,8 +118,9 @@ class ReplayBuffer:
         return obs
 
     def latest(self, steps: int) -> np.ndarray:
-        """The newest frames [steps, N, ...] of the latest observations that an action followed."""
-        return self._frames[np.arange(self._head - steps, self._head) % self._slots]
+        """The newest frames [B, ...] of the observations of the B transitions of the latest steps that can be drawn."""
+        slots = np.arange(self._head - min(steps, self.filled), self._head) % self._slots
+        return self._frames[slots][self._usable[slots]]
 
 
 class PrioritizedReplayBuffer(ReplayBuffer):

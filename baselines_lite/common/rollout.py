@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER, Episode, EpisodeTracker
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.errors import UserError, not_finite
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import ActorCritic
 from baselines_lite.common.seeding import env_seeds, stream
@@ -86,7 +86,7 @@ class Collector:
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
         self._seeds = env_seeds(seed, comm.rank, self.num_env)
         self._start = time.perf_counter()
-        self._time_env, self._complaint = 0.0, ""
+        self._time_env, self._complaint, self._taken = 0.0, "", 0  # steps of every environment in earlier rollouts
         normalize = policy.normalize
         if (normalize.obs is not None or normalize.ret is not None) and (normalize.obs or normalize.ret).count == 0:
             self._warm_up(stream(seed, "warm up", comm.rank))
@@ -113,7 +113,8 @@ class Collector:
         with self.policy.parameters.arrays_once():
             rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
-        self.comm.together(lambda: self._check(rewards, rows["values"], rows["next_values"]))
+        self.comm.together(lambda: self._check(rewards, rows["next_values"], rows["values"]))
+        self._taken += self.nsteps
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
         normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
@@ -135,9 +136,8 @@ class Collector:
             raise UserError(self._complaint)
         for what, array in (("the reward", rewards), *(("an observation or its value", x) for x in seen)):
             if not np.isfinite(array).all():
-                t, n = np.argwhere(~np.isfinite(array))[0][:2]
-                raise UserError(f"environment {n} of rank {self.comm.rank}: {what} is {array[t, n]}; training stops "
-                                "before it spoils the policy")
+                t, n, *column = np.argwhere(~np.isfinite(array))[0]
+                raise UserError(not_finite(what, array[t, n, *column], self._taken + t + 1, n, self.comm.rank))
 
     def _live(self, T: int, steps: Callable[[int], Rows]) -> tuple[Rows, Rows | None]:
         """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come.
@@ -221,12 +221,13 @@ class Collector:
         """
         if not len(envs):
             return []
-        if "final_obs" not in infos:
-            self._complaint = ("the vector environment cut an episode off without giving its final observation in "
-                               "infos['final_obs'], as SAME_STEP mode demands")
+        try:
+            final = final_observations(infos, envs)
+        except UserError as error:  # told later, on all ranks together
+            self._complaint = str(error)
             return []
         memory = (self._state[envs], np.zeros(len(envs), bool)) if self.policy.recurrent else ()
-        return [(np.full(len(envs), t), envs, self.policy.features(final_observations(infos, envs)), *memory)]
+        return [(np.full(len(envs), t), envs, self.policy.features(final), *memory)]
 
     def _followers(self, values: np.ndarray, obs: np.ndarray, ends: list[tuple[np.ndarray, ...]]
                    ) -> tuple[np.ndarray, np.ndarray]:

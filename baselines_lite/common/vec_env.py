@@ -306,8 +306,12 @@ def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:
     """The last observations of the episodes that ended in the environments `rows`, as a batch.
 
     From the infos of a step in SAME_STEP mode. Gymnasium's own vector environments give an object array with an
-    observation for each environment that ended; others, such as ale-py's, a batch for all.
+    observation for each environment that ended; others, such as ale-py's, a batch for all. Raises UserError where a
+    vector environment gives none.
     """
+    if "final_obs" not in infos:
+        raise UserError("the vector environment cut an episode off without giving its final observation in "
+                        "infos['final_obs'], as SAME_STEP mode demands")
     final = infos["final_obs"]
     if isinstance(final, np.ndarray) and final.dtype == object:
         return stack([final[n] for n in rows])

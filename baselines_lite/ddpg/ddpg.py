@@ -52,9 +52,9 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         rng = stream(run.seed, "replay", comm.rank)
         while not exp.finished:
             starting = exp.total_timesteps < cfg.learning_starts
-            collector.collect(cfg.nsteps, exploration.at_random if starting else exploration.actor())
+            steps = collector.collect(cfg.nsteps, exploration.at_random if starting else exploration.actor())
             if policy.normalize.obs is not None:
-                policy.normalize.update_obs(buffer.latest(cfg.nsteps), comm)
+                policy.normalize.update_obs(buffer.latest(steps), comm)
             stats = dict.fromkeys(STATS, float("nan"))
             rates = {"actor_lr": cfg.actor_lr(exp.remaining), "critic_lr": cfg.critic_lr(exp.remaining)}
             if exp.total_timesteps + exp.batch > cfg.learning_starts:

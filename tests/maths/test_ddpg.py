@@ -35,6 +35,16 @@ def batches(rng, count=3, size=5):
                        rng.random((count, size)) < 0.3)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_may_be_as_far_apart_as_numbers_go(dtype):
+    most = np.finfo(dtype).max
+    space = gym.spaces.Box(np.array([-most, 0, -most], dtype), np.array([most, most, 1], dtype), dtype=dtype)
+    actions = np.array([[-1] * 3, [0] * 3, [1] * 3], np.float32)
+    np.testing.assert_array_equal(DeterministicPolicy(BOX, space).to_env(actions),
+                                  [[-most, 0, -most], [0, most / 2, -most / 2], [most, most, 0]])
+
+
 def theta_of(policy):
     """All parameters, the actor's first."""
     return get_flat([*policy.pi_variables, *policy.q_variables])

@@ -1,5 +1,7 @@
 """Every observation space as features: against Gymnasium's own flattening, and pictures beside vectors."""
 
+import tracemalloc
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -44,6 +46,34 @@ def test_vectors_are_gymnasiums_flattening(space):
     batch = stack(obs)
     np.testing.assert_allclose(encoder.features(batch, encoder.vector(batch), out), expected, atol=1e-6)
     assert encoder.batch(batch) == 6
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(20_000, start=3), spaces.MultiDiscrete([20_000, 2])])
+def test_one_hots_take_memory_for_what_is_seen_only(space):
+    obs = np.stack(samples(space, 2))
+    tracemalloc.start()
+    vector = Encoder(space).vector(obs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(vector, [flatten(space, o) for o in obs])
+    assert peak < 20 * vector.nbytes
+
+
+def test_what_of_features_is_no_picture():
+    numbers = spaces.Box(-1, 1, (3,))
+    picture = spaces.Box(0, 255, (5, 5, 3), np.uint8)  # of an odd number of bytes
+    for space, count in ((numbers, 3), (picture, None), (spaces.Dict({"a": picture, "b": numbers}), 3)):
+        policy = ActorCritic(space, spaces.Discrete(2), network="mlp" if space is numbers else "cnn",
+                             network_options={} if space is numbers else {"convs": "4@3/2"})
+        obs = samples(space, 2)
+        features = policy.features(stack(obs))
+        found = policy.encoder.numbers(features)
+        if count is None:
+            assert found is None
+        else:
+            np.testing.assert_array_equal(found, [o["b"] if space is not numbers else o for o in obs])
+            found[1] = np.nan  # a view: what is written there is in the features
+            assert np.isnan(policy.encoder.numbers(features)[1]).all()
 
 
 def test_numbers_are_normalised_and_one_hots_are_not():

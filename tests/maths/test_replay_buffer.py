@@ -107,6 +107,49 @@ def test_uniform_draws(steps):
     assert_drawn(buffer, expected, np.full(len(expected), 1 / len(expected)))
 
 
+def test_a_draw_looks_at_what_it_draws_alone():
+    """Where it hits steps that cannot be drawn, too."""
+    looked = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            looked.append(np.size(found))
+            return found
+
+    buffer, _ = filled(ReplayBuffer, 500, size=1000)
+    buffer._usable = buffer._usable.view(Watched)
+    buffer.sample(np.random.default_rng(0), 50)
+    assert len(looked) > 1 and max(looked) == 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_where_anything_can_be_drawn_nothing_else_is(seed):
+    """And where nothing can be, drawing still ends."""
+    rng = np.random.default_rng(seed)
+    buffer = ReplayBuffer(10, 2, np.zeros(1, np.float32), ACTION)
+    buffer.begin(np.zeros((2, 1)))
+    latest = deque(maxlen=5)
+    for _ in range(60):
+        usable = rng.random(2) < 0.1
+        buffer.add(np.zeros(2), usable, np.zeros(2, bool), np.zeros((2, 1)), np.zeros(2, bool), None, usable)
+        latest.append(usable)
+        drawn = buffer[buffer.sample(rng, 5)].rewards
+        assert (drawn == np.any(latest)).all()
+
+
+def test_the_latest_observations_are_those_that_can_be_drawn():
+    buffer = ReplayBuffer(10, 2, np.zeros(1, np.float32), ACTION, stack=1)
+    seen = np.arange(16.0).reshape(8, 2, 1)
+    usable = np.array([[1, 1], [1, 0], [0, 0], [1, 1], [0, 1], [1, 1], [1, 0]], bool)
+    buffer.begin(seen[0])
+    for now, frames in zip(usable, seen[1:], strict=True):
+        buffer.add(np.zeros(2), np.zeros(2), np.zeros(2, bool), frames, np.zeros(2, bool), None, now)
+    for steps in (1, 2, 4):
+        np.testing.assert_array_equal(buffer.latest(steps), seen[7 - steps : 7][usable[7 - steps :]])
+    np.testing.assert_array_equal(buffer.latest(7), seen[2:7][usable[2:]])  # older ones are gone
+
+
 @pytest.mark.parametrize("steps", [1, 4, 10, 11, 23, 57])
 def test_draws_by_priority(steps):
     buffer, expected = filled(PrioritizedReplayBuffer, steps, alpha=0.6, epsilon=1e-2)

@@ -159,19 +159,19 @@ def parameters_drift_apart():
 
 
 def nan_on_one_rank():
-    """Only rank 1's environment gives a reward that is no number: all ranks end with the sentence about it."""
-    import gymnasium as gym
+    """Only rank 1's environment gives a reward or an observation that is none: all ranks end with a sentence."""
+    from baselines_lite import deepq, ppo2
+    from tests.plumbing.test_bad_rewards import Breaks
 
-    from baselines_lite import ppo2
-
-    rewards = iter([1.0] * 100 + [float("nan")] * 1000)
-    change = (lambda reward: next(rewards)) if get_comm().rank == 1 else (lambda reward: reward)
-    try:
-        ppo2.learn(lambda: gym.wrappers.TransformReward(gym.make("CartPole-v1"), change), 1e5, num_env=1, nsteps=32,
-                   nminibatches=1, print_interval=1e9)
-    except UserError as error:
-        print(error, flush=True)
-        sys.exit(2)
+    after = 101 if get_comm().rank == 1 else 10**9
+    runs = ((ppo2, Breaks(after, "reward"), {"nminibatches": 1}),
+            (deepq, Breaks(after, "observation"), {"learning_starts": 64}))
+    for alg, env, options in runs:
+        try:
+            alg.learn(env, 1e5, num_env=1, nsteps=32, print_interval=1e9, **options)
+        except UserError as error:
+            print(error, flush=True)
+    sys.exit(2)
 
 
 def environment_of_one_rank_fails(folder):

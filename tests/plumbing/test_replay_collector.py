@@ -3,9 +3,9 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, VectorWrapper
 
-from baselines_lite import UserError, deepq
+from baselines_lite import UserError, ddpg, deepq, registry
 from baselines_lite.common.atari import AtariGames
 from baselines_lite.common.config import AtariOptions
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
@@ -13,8 +13,8 @@ from baselines_lite.common.mpi import Comm
 from baselines_lite.common.q_policy import QPolicy
 from baselines_lite.common.replay_buffer import Index, ReplayBuffer
 from baselines_lite.common.replay_collector import ReplayCollector, frame_of
-from baselines_lite.common.vec_env import find_spec
-from baselines_lite.ddpg import ddpg
+from baselines_lite.common.vec_env import find_spec, make_vec_env
+from baselines_lite.ddpg.ddpg import draw
 from tests.plumbing.test_vec_env import MODES, Walk, vector
 
 ACTION = np.zeros((), np.int64)
@@ -53,26 +53,112 @@ def test_the_three_modes_store_the_same_transitions(cut_is_death):
     assert 0.1 < ends.mean() < 0.5
 
 
-class Broken(Walk):
-    """Every third reward is not a number."""
+class Broken(gym.Wrapper):
+    """Its 30th step, or the end of an episode from there on, gives a number that is none."""
+
+    WHAT = ("the reward", "an observation", "a final observation")
+
+    def __init__(self, env, what, number):
+        super().__init__(env)
+        self.what, self.number, self.count = what, number, 0
 
     def step(self, action):
-        obs, reward, *rest = super().step(action)
-        self.count = getattr(self, "count", 0) + 1
-        return obs, reward if self.count % 3 else float("nan"), *rest
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.count += 1
+        if self.count >= 30 and self.what == ("a final observation" if truncated else "an observation"):
+            (obs["numbers"] if isinstance(obs, dict) else obs)[-1] = self.number
+        if self.count == 30 and self.what == "the reward":
+            reward = self.number
+        return obs, reward, terminated, truncated, info
 
 
-def test_a_reward_that_is_no_number_is_never_trained_on(tmp_path):
-    policy = QPolicy(Walk.observation_space, Walk.action_space)
-    buffer = ReplayBuffer(100, 1, frame_of(policy.encoder, 1), ACTION)
-    venv = SyncVectorEnv([Broken], autoreset_mode=AutoresetMode.SAME_STEP)
-    collector = ReplayCollector(venv, policy, buffer, Comm())
-    collector.collect(60, at_random(policy))
-    assert np.isfinite(buffer[buffer.sample(np.random.default_rng(0), 1000)].rewards).all()
-    with pytest.raises(UserError, match="environment 0 of rank 0 gave the reward nan"):
+class Looks(gym.ObservationWrapper):
+    """Sees a picture beside the numbers."""
+
+    observation_space = gym.spaces.Dict({"numbers": Walk.observation_space,
+                                         "picture": gym.spaces.Box(0, 255, (5, 5, 3), np.uint8)})
+
+    def observation(self, obs):
+        return {"numbers": obs, "picture": self.observation_space["picture"].sample()}
+
+
+@pytest.mark.parametrize(("number", "looks"), [(np.nan, False), (-np.inf, False), (np.nan, True)])
+@pytest.mark.parametrize("what", Broken.WHAT)
+def test_what_is_no_number_ends_the_collecting_and_is_not_in_the_buffer(what, number, looks):
+    wrap = Looks if looks else lambda env: env
+    venv = make_vec_env(lambda: Broken(wrap(Walk()), what, number), 2)
+    policy = QPolicy(venv.single_observation_space, Walk.action_space, network="cnn" if looks else "mlp",
+                     network_options={"convs": "2@3/2", "num_hidden": 8} if looks else {}, hiddens=None)
+    buffer = ReplayBuffer(200, 2, frame_of(policy.encoder, 1), ACTION)
+    collector = ReplayCollector(venv, policy, buffer, Comm(), seed=1)
+    steps = [collector.collect(20, at_random(policy)) for _ in range(5)]
+    assert steps[0] == 20 and 10 <= steps[1] <= 20 and sum(steps[2:]) == 0
+    drawn = buffer[buffer.sample(np.random.default_rng(0), 1000)]
+    for array in (drawn.rewards, *map(policy.encoder.numbers, (drawn.obs, drawn.next_obs, buffer._frames[:, 0],
+                                                              buffer._frames[:, 1], buffer.latest(20)))):
+        assert np.isfinite(array).all()
+    with pytest.raises(UserError, match=rf"step {sum(steps)}, environment [01] of rank 0: {what} is {number}; train"):
         collector.drain()
-    with pytest.raises(UserError, match="gave the reward nan"):
-        deepq.learn(Broken, 2000, learning_starts=100, print_interval=1e9, save_path=str(tmp_path / "m"))
+
+
+def test_a_first_observation_that_is_no_number_is_refused_at_once():
+    class Blind(Walk):
+        def reset(self, **options):
+            return super().reset(**options)[0] * np.nan, {}
+
+    with pytest.raises(UserError, match="step 0, environment 0 of rank 0: an observation is nan"):
+        deepq.learn(Blind, 2000, print_interval=1e9)
+
+
+def test_enormous_numbers_are_numbers():
+    venv = make_vec_env(lambda: gym.wrappers.TransformObservation(Walk(), lambda obs: obs * 1e30, None), 2)
+    policy = QPolicy(venv.single_observation_space, Walk.action_space)
+    collector = ReplayCollector(venv, policy, ReplayBuffer(200, 2, frame_of(policy.encoder, 1), ACTION), Comm())
+    collector.collect(20, at_random(policy))
+    collector.drain()
+
+
+class NoFinals(VectorWrapper):
+    """Does not say what was seen last."""
+
+    def step(self, actions):
+        return *super().step(actions)[:4], {}
+
+
+@pytest.mark.parametrize("name", ["deepq", "ddpg", "ppo2"])
+def test_a_vector_environment_without_final_observations_is_refused(name, uncompiled):
+    venv = NoFinals(vector(Pushed if name == "ddpg" else Walk, AutoresetMode.SAME_STEP))
+    with pytest.raises(UserError, match="cut an episode off without giving its final observation"):
+        registry.find(name).learn(venv, 30_000, sizes="8", print_interval=1e9)
+
+
+class Pushed(Walk):
+    """For continuous actions."""
+
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ddpgs_statistics_count_what_was_acted_on_once(mode, uncompiled):
+    """Dead steps, at which an episode's last observation is seen, do not count."""
+    acted_on = []
+
+    class Watched(Pushed):
+        def reset(self, **options):
+            self.seen, info = super().reset(**options)
+            return self.seen, info
+
+        def step(self, action):
+            acted_on.append(self.seen.copy())
+            self.seen, *rest = super().step(action)
+            return self.seen, *rest
+
+    policy = ddpg.learn(vector(Watched, mode), 600, nsteps=20, train_steps=1, learning_starts=540, print_interval=1e9,
+                        sizes="8", normalize_observations=True)
+    moments = policy.normalize.obs
+    assert moments.count == len(acted_on) and 600 <= moments.count <= 602
+    np.testing.assert_allclose(moments.mean, np.mean(acted_on, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(moments.var, np.var(acted_on, axis=0), rtol=1e-5)
 
 
 def test_raw_vectors_are_stored_and_normalised_as_of_the_time_they_are_drawn():
@@ -110,7 +196,7 @@ def test_raw_vectors_are_stored_and_normalised_as_of_the_time_they_are_drawn():
 
     moments.mean[:], moments.m2[:] = -1.0, 16.0 * 10  # later, more is known
     policy.normalize.freeze()
-    drawn = ddpg.draw(buffer, policy, np.random.default_rng(3), 5, 4)
+    drawn = draw(buffer, policy, np.random.default_rng(3), 5, 4)
     index = buffer.sample(np.random.default_rng(3), 20)
     same = buffer[index]
     for mine, vectors in ((drawn.obs, same.obs), (drawn.next_obs, same.next_obs)):
