@@ -65,15 +65,17 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
 
 def natural_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config, step_kl: float) -> dict[str, float]:
     """Steps the policy from theta along the natural gradient; figures to log. A step of no length is skipped."""
+    agree = objective.comm.broadcast  # on what decides whether to step: ranks may round it differently
     g, start = objective.gradient()
     if cfg.solver == "explicit":
         fisher = objective.fisher_matrix()
         d, residual = solve(fisher + cfg.damping * np.eye(len(g), dtype=g.dtype), g)
-        curvature = float(d @ fisher @ d)
+        Fd = fisher @ d
     else:
         d, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.damping * v, g, cfg.cg_iters,
-                                         agree=objective.comm.broadcast)
-        curvature = float(d @ objective.fisher_product(d)) if d.any() else 0.0
+                                         agree=agree)
+        Fd = objective.fisher_product(d)
+    curvature = agree(float(d @ Fd))
     taken = np.isfinite(curvature) and curvature > 0
     if taken:
         theta = theta + (np.sqrt(2 * step_kl / curvature) * d).astype(theta.dtype)

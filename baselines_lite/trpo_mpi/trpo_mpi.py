@@ -65,16 +65,17 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
 
 def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config) -> dict[str, float]:
     """Steps the policy from theta, or leaves it there where no step is acceptable (step_fraction 0); figures to log."""
+    agree = objective.comm.broadcast  # on what decides whether, and how long, to look: ranks may round it differently
     g, start = objective.gradient()
     s, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.cg_damping * v, g, cfg.cg_iters,
-                                     agree=objective.comm.broadcast)
-    curvature = float(s @ (objective.fisher_product(s) + cfg.cg_damping * s)) if s.any() else 0.0
+                                     agree=agree)
+    curvature = agree(float(s @ (objective.fisher_product(s) + cfg.cg_damping * s)))
     found, end = Search(theta, 0.0), start
     if np.isfinite(curvature) and curvature > 0:
         penalty = cfg.penalty_coef or 0.0
         step = s / penalty if penalty else s * np.sqrt(2 * cfg.max_kl / curvature)
         # What the quadratic model promises: g . step, and less half the step's quadratic form where that is penalised.
-        expected = float(g @ step) * (0.5 if penalty else 1.0)
+        expected = agree(float(g @ step)) * (0.5 if penalty else 1.0)
 
         def evaluate(point: np.ndarray) -> tuple[float, float]:
             there = objective.point(point)
