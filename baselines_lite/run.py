@@ -54,27 +54,40 @@ class CommandOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, or 2 after bad input (one sentence on stderr)."""
     try:
-        flags = parse(sys.argv[1:] if arguments is None else arguments)
-        flags = complete(flags, CommandOptions, RunOptions)
-        own = {f.name for f in dataclasses.fields(CommandOptions)}
-        command = override(CommandOptions(), {k: v for k, v in flags.items() if k in own})
-        options = {k: v for k, v in flags.items() if k not in own}
-        if convert("verbose", bool, flags.get("verbose", False)):
-            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-        if command.version:
-            print(f"baselines_lite {__version__}")
-        elif command.help:
-            print(help_text(command, flags))
-        elif command.play and "load_path" in flags and "num_timesteps" not in flags:
-            play(options, command, flags)
-        else:
-            train(options, command)
+        comm = get_comm()
+        with comm.guarded():
+            flags, command = comm.together(lambda: understood(sys.argv[1:] if arguments is None else arguments))
+            options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
+            plays = command.play and "load_path" in flags and "num_timesteps" not in flags
+            if comm.broadcast(command.version or command.help or plays):
+                comm.together(lambda: answer(options, command, flags), root_only=True)
+            else:
+                train(options, command)
     except UserError as error:
-        # Every rank finds the same fault, or was told of it (Comm.together): one of them speaks.
+        # All ranks raise it: they were told of it (Comm.together), or started in a way that is no good. One speaks.
         if launched_rank() == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
+
+
+def understood(arguments: Sequence[str]) -> tuple[dict[str, str | None], CommandOptions]:
+    """All flags, and those that only the command line knows as their types. Raises UserError."""
+    flags = complete(parse(arguments), CommandOptions, RunOptions)
+    command = override(CommandOptions(), {k: v for k, v in flags.items() if k in CommandOptions.__dataclass_fields__})
+    if convert("verbose", bool, flags.get("verbose", False)):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    return flags, command
+
+
+def answer(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
+    """What one process does for all: print, or play with the policy of a file."""
+    if command.version:
+        print(f"baselines_lite {__version__}")
+    elif command.help:
+        print(help_text(command, flags))
+    else:
+        play(options, command, flags)
 
 
 def parse(arguments: Sequence[str]) -> dict[str, str | None]:
@@ -110,16 +123,12 @@ def complete(flags: dict[str, str | None], *config_types: type) -> dict[str, str
 
 def train(options: dict[str, Any], command: CommandOptions) -> None:
     """Trains, and plays afterwards if asked to."""
-    algorithm = registry.find(command.alg)
-    options = known_options(algorithm, options)
-    if command.env is None:
-        raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
-    run = check_before_loading(algorithm, command.env, options)
-    comm = get_comm()  # processes that MPI does not see are refused before TensorFlow is loaded, which takes seconds
-    made = None
+    comm = get_comm()
+    algorithm, options, run = comm.together(lambda: checked(options, command))
+    made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
+    folder = comm.broadcast(made)
     if run.log_path is None:
-        made = comm.together(lambda: own_folder(default_log_path(command)), root_only=True)
-        options["log_path"] = comm.broadcast(made)
+        options["log_path"] = folder
     try:
         policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})
@@ -127,8 +136,16 @@ def train(options: dict[str, Any], command: CommandOptions) -> None:
         if made is not None:
             with contextlib.suppress(OSError):  # it is not empty
                 os.removedirs(made)
-    if command.play and comm.rank == 0:
-        watch(policy, command.env, command, options["log_path"] or run.log_path)
+    comm.together(lambda: command.play and watch(policy, command.env, command, made or run.log_path), root_only=True)
+
+
+def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:
+    """The algorithm, its options and those of the run. Raises UserError for what can be told before a run is set up."""
+    algorithm = registry.find(command.alg)
+    options = known_options(algorithm, options)
+    if command.env is None:
+        raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
+    return algorithm, options, check_before_loading(algorithm, command.env, options)
 
 
 def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict[str, str]:
@@ -142,11 +159,11 @@ def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict
 
 
 def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
-    """Finds bad input before TensorFlow and MPI are loaded: within a second, and before there is anything to end."""
+    """Finds bad input before TensorFlow is loaded, which takes seconds."""
     for kind in (RunOptions, algorithm.Config):  # before environments are loaded
         with_known(kind(), options)
     run = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, launched_size()).run
-    if run.load_path and not os.path.isfile(run.load_path):
+    if run.load_path and launched_rank() == 0 and not os.path.isfile(run.load_path):  # rank 0 loads it for all
         raise UserError(f"there is no model file {run.load_path!r}")
     return run
 

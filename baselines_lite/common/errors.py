@@ -9,6 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad input, told in one sentence. The command line prints it without a traceback and exits with status 2."""
 
+    on_all_ranks = False  # whether all ranks raise it together, so that none is left waiting: see Comm.together
+
 
 def counted(number: int, noun: str) -> str:
     """A number of things: 1 rank, 2 ranks."""

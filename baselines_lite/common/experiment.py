@@ -7,12 +7,13 @@
             exp.log(rollout, {...})
 
 Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
-last whole update.
+last whole update, and ends all ranks unless they raise it together.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -34,7 +35,7 @@ from baselines_lite.common.checkpoint import describe, is_sound, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError, counted
-from baselines_lite.common.flat import get_flat
+from baselines_lite.common.flat import get_flat, read
 from baselines_lite.common.logger import FILES, Logger, versions
 from baselines_lite.common.mpi import Comm, get_comm
 from baselines_lite.common.parameters import Snapshot
@@ -43,6 +44,7 @@ from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.replay_collector import Experience
 from baselines_lite.common.rollout import Rollout
 
+PATHS = ("log_path", "save_path", "load_path")
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 
 
@@ -86,10 +88,11 @@ class Experiment:
         self._whole: Whole | None = None
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
-        self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
-        self._check_alike()
-        self.save_path = self.comm.broadcast(self.save_path)  # see _save_last_whole
-        self.comm.together(self._take_places, root_only=True)
+        with self.comm.guarded():
+            self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
+            self.comm.together(self._check_alike)
+            self._follow_rank_0()
+            self.comm.together(self._take_places, root_only=True)
         self._start_row()
 
     def _prepare(self, config_type: type, presets: Mapping[str, Any], env: vec_env.EnvLike,
@@ -123,30 +126,45 @@ class Experiment:
             cfg.check_policy(self.policy)
         self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
                             "atari": self.atari and to_dict(self.atari), "versions": versions()}
-        if self.run.load_path:
-            load_into(self.policy, self.run.load_path)
         self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
+
+    def _check_alike(self) -> None:
+        """Raises UserError on all ranks if their settings differ: they would wait for each other for ever.
+
+        Paths may, where rank 0 has one; see _follow_rank_0.
+        """
+        all_ranks = self.comm.gather({k: v and str(v) for k, v in (to_dict(self.run) | to_dict(self.config)).items()})
+        for name, first in all_ranks[0].items():
+            values = [settings[name] for settings in all_ranks]
+            if name in PATHS and first is None and any(values):
+                raise UserError(f"{name} is given on rank {values.index(next(filter(None, values)))}, but not on rank "
+                                "0, which reads and writes the files of all ranks; give it there")
+            if name not in PATHS and any(value != first for value in values):
+                raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
+
+    def _follow_rank_0(self) -> None:
+        """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
+        paths = self.comm.broadcast({name: getattr(self.run, name) for name in PATHS})
+        self.run = dataclasses.replace(self.run, **paths)
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
         self.folder = self.log_path or Path(self.run.save_path or ".").parent  # for what is written beside the log
         self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
-        if self.save_path:
-            describe(self.policy)  # what cannot be saved is found before it is trained
-
-    def _check_alike(self) -> None:
-        """Raises UserError on all ranks if their settings differ: they would wait for each other for ever."""
-        own = {k: v for k, v in to_dict(self.run).items() if not k.endswith("_path")} | to_dict(self.config)
-        own = {name: str(value) for name, value in own.items()}
-        all_ranks = self.comm.gather(own)
-        for name, value in own.items():
-            if any(settings[name] != value for settings in all_ranks):
-                raise UserError(f"the ranks' settings differ: {name} is {[settings[name] for settings in all_ranks]}; "
-                                f"give --{name}")
+        if self.run.load_path:
+            self.comm.together(lambda: load_into(self.policy, self.run.load_path), root_only=True)
+        if self.comm.size > 1:
+            variables = self.policy.variables
+            values, statistics = self.comm.broadcast(([read(v) for v in variables], self.policy.normalize.state()))
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            self.policy.normalize.load_state(statistics)
 
     def _take_places(self) -> None:
         """Makes sure of what this run will write: that it can, that no other run does, that nothing is overwritten."""
         path = Path(self.save_path) if self.save_path else None
+        if path:
+            describe(self.policy)  # what cannot be saved is found before it is trained
         if path and (path.is_dir() or str(self.save_path).endswith(("/", os.sep))):
             raise UserError(f"save_path={self.save_path} is a folder; name a file in it, such as "
                             f"{path / 'model.safetensors'}")
@@ -207,9 +225,18 @@ class Experiment:
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self._threads))
         self._handlers = {}
+        if self.comm.size == 1:
+            self._defer_signals()
+        return self
+
+    def _defer_signals(self) -> None:
+        """From now on SIGINT and SIGTERM end the run after the update, on all ranks.
+
+        Several ranks do so from the end of the first update: before there is nothing to keep, and if they start unlike,
+        they wait for each other for ever, where no handler of Python's would be run.
+        """
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
@@ -262,6 +289,8 @@ class Experiment:
         self.total_timesteps += self.batch
         if self.nupdates == 1:  # environments may have loaded more libraries meanwhile
             self._held.enter_context(tf_setup.limited_pools(self._threads))
+            if self.comm.size > 1:
+                self._defer_signals()
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
         self._times["comm"] = self.comm.seconds - self._row_comm
@@ -273,7 +302,7 @@ class Experiment:
         self.window.add(finished)
         self._stop = self._why_stop(max(signals))
         if self.nupdates % CHECK_EVERY == 0 or self.finished:
-            self._check_parameters()
+            self.comm.together(self._check_parameters)
         if self.save_path:
             self._whole = self._whole or Whole(self.policy)
             self._whole.note(self.total_timesteps)
@@ -328,8 +357,12 @@ class Experiment:
         self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._held:
+        with self._held, self.comm.guarded():
             self._leave(error)
+        if error is None and self._signal:
+            stop = SystemExit(128 + self._signal)
+            stop.on_all_ranks = True
+            raise stop
 
     def _leave(self, error: BaseException | None) -> None:
         for number, handler in self._handlers.items():
@@ -345,8 +378,8 @@ class Experiment:
                 self.logger.close()
         if self._own_env:
             vec_env.close(self.venv, at_once=error is not None and not isinstance(error, UserError))
-        if error is None and self._signal:
-            sys.exit(128 + self._signal)
+        if error is not None:
+            self.comm.fail(error)
 
     def _note_environment(self, error: BaseException) -> None:
         """Adds to an exception which environment raised it, if one did."""
@@ -357,10 +390,11 @@ class Experiment:
     def _save_last_whole(self, error: BaseException) -> None:
         """Saves the policy as the last whole update left it, if there was one and it is sound.
 
-        No collective: others may never come to one. A UserError has been raised on all ranks, so that one saves for
-        all; after anything else the rank that failed does, since its end ends the others wherever they are.
+        No collective: others may never come to one. After what was raised on all ranks together rank 0 saves for all,
+        after anything else the rank that failed, since its end ends the others wherever they are.
         """
-        if self._whole is None or (isinstance(error, UserError) and self.comm.rank > 0):
+        elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
+        if self._whole is None or elsewhere:
             return
         self._whole.restore()
         if not is_sound(self.policy):

@@ -28,7 +28,6 @@ from scipy.linalg import cython_lapack
 
 from baselines_lite.common.compiled import Compiled
 from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import get_flat, set_flat
 from baselines_lite.common.minibatch import Batch
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.networks import Conv, Dense, recording
@@ -265,8 +264,6 @@ class Kfac:
         self.rng = rng or np.random.default_rng(0)
         self.layers, self.parameters = layers_of(policy)
         self.variables = policy.trainable_variables
-        if comm.size > 1:
-            set_flat(self.variables, comm.broadcast(get_flat(self.variables)))
         sizes = [factor_sizes(layer) for layer in self.layers]
         self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in pair))
                         for pair in sizes]
@@ -322,8 +319,9 @@ class Kfac:
         # Where positions are, as shares of a picture's: one from each of so many equal parts.
         parts = self.positions or 0
         spots = (np.arange(parts) + self.rng.random((len(self.layers), parts))) / max(parts, 1)
-        new = average(self.comm, self._statistics(data | {"value_noise": tf.constant(noise, self.policy.dtype)},
-                                                  tf.constant(spots, self.policy.dtype)))
+        data = data | {"value_noise": tf.constant(noise, self.policy.dtype)}
+        spots = tf.constant(spots, self.policy.dtype)
+        new = average(self.comm, self.comm.together(lambda: self._statistics(data, spots)))
         decay = min(self.stats_decay, 1.0 - 1.0 / (self.accumulated + 1))  # a plain mean at first
         merged = bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
         self.accumulated += merged

@@ -2,7 +2,7 @@
 
 Ground rules that keep runs from hanging: collectives run on every rank, unconditionally and in the same order;
 branches are taken on reduced values; a verdict that one rank reaches is shared (`Comm.together`) before anyone acts on
-it; an exception on one rank ends all of them with its traceback (`MPI_Abort`).
+it; what else is raised on a rank, SystemExit too, ends all of them (`Comm.guarded`, `MPI_Abort`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
 from typing import TextIO, TypeVar
 
 import numpy as np
@@ -75,9 +74,21 @@ class Comm:
     def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
         """Runs `act` on every rank (or on rank 0 alone); if it raised UserError anywhere, raises it everywhere.
 
-        Returns act's result, on rank 0 alone if `root_only` (None elsewhere).
+        Such an error has `on_all_ranks`. Returns act's result, on rank 0 alone if `root_only` (None elsewhere).
         """
         return act()
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """A block that no rank leaves alone: what is raised in it, but not on all ranks together, ends all of them."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """Ends all ranks with this rank's exception, unless all raise it together. One process goes on with it."""
 
     def check_synced(self, vector: np.ndarray) -> None:
         """Raises RuntimeError on every rank unless `vector` is bitwise equal on all of them."""
@@ -105,18 +116,23 @@ class MpiComm(Comm):
 
     def _install_hooks(self) -> None:
         # Without these, one rank dies and the others wait in their next collective for ever.
-        def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-            self.abort_with(kind, error, trace)
+        sys.excepthook = lambda kind, error, trace: self.abort_with(error)
+        threading.excepthook = lambda args: self.abort_with(args.exc_value)
 
-        sys.excepthook = hook
-        threading.excepthook = lambda args: self.abort_with(args.exc_type, args.exc_value, args.exc_traceback)
-
-    def abort_with(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """Prints the traceback with this rank's number and aborts all ranks with status 1."""
-        text = "".join(traceback.format_exception(kind, error, trace))
+    def abort_with(self, error: BaseException | None) -> None:
+        """Prints the traceback with this rank's number and aborts all ranks; see exit_status."""
+        text = "".join(traceback.format_exception(error))
         sys.stderr.write(f"rank {self.rank} of {self.size} failed; all ranks stop\n{text}")
-        sys.stderr.flush()
-        self.abort(1)
+        self.abort(exit_status(error))
+
+    def fail(self, error: BaseException) -> None:
+        if getattr(error, "on_all_ranks", False):
+            return
+        if isinstance(error, UserError):
+            sys.stderr.write(f"error on rank {self.rank} of {self.size}: {error}\n")
+            self.abort(2)
+        else:
+            self.abort_with(error)
 
     def mean(self, array: np.ndarray) -> np.ndarray:
         total = self.sum(array)
@@ -148,10 +164,12 @@ class MpiComm(Comm):
             try:
                 result = act()
             except UserError as error:
-                complaint = str(error)
-        complaints = [c for c in self.gather(complaint) if c is not None]
+                complaint = error
+        complaints = [c for c in self.gather(complaint and str(complaint)) if c is not None]
         if complaints:
-            raise UserError(complaints[0])
+            error = UserError(complaints[0])
+            error.on_all_ranks = True
+            raise error from complaint
         return result
 
     def check_synced(self, vector: np.ndarray) -> None:
@@ -163,6 +181,14 @@ class MpiComm(Comm):
         for stream in (sys.stdout, sys.stderr):
             wait_for_reader(stream)
         self._world.Abort(status)
+        os._exit(status)  # MPICH's Abort comes back, and the launcher takes a moment to end this process
+
+
+def exit_status(error: BaseException | None) -> int:
+    """The exit status that Python gives a process which ends by an exception."""
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or 0
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def wait_for_reader(stream: TextIO, seconds: float = 5.0) -> None:
@@ -170,6 +196,7 @@ def wait_for_reader(stream: TextIO, seconds: float = 5.0) -> None:
     not read on.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):  # no pipe, or not to be known here
+        stream.flush()
         import fcntl
         import termios
 

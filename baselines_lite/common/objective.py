@@ -41,8 +41,6 @@ class PolicyObjective:
                  num_env: int = 1) -> None:
         self.policy, self.comm, self.ent_coef = policy, comm, ent_coef
         self.fisher_every, self.num_env = fisher_every, num_env
-        if comm.size > 1:
-            set_flat(policy.pi_variables, comm.broadcast(get_flat(policy.pi_variables)))
         self.variables, xla = policy.pi_variables, policy.prefers_xla
         self._gradient, self._point, self._product, self._outer = (
             Compiled(f, xla=xla, any_batch=True)

@@ -46,6 +46,9 @@ class Alike(mpi.MpiComm):
         self._about_to(f"broadcast from {root}")
         return super().broadcast(value, root)
 
+    def fail(self, error):
+        """Nothing: the exception goes on to `each`, and the others learn of it there."""
+
     def _about_to(self, do):
         said = self._world.allgather(do)
         if said.count(do) < self.size:
@@ -196,6 +199,50 @@ def environment_of_one_rank_fails(folder):
                    log_path=folder if rank == 0 else f"{folder}-{rank}")
 
 
+def error_of_one_rank(folder):
+    """Rank 1's environment raises UserError in the fourth update. That nobody catches it is not left to the caller."""
+    import contextlib
+
+    import gymnasium as gym
+
+    from baselines_lite import ppo2
+    from tests.plumbing.test_last_whole_update import Breaks
+
+    after = 3 * 16 + 5 if get_comm().rank == 1 else 10**9
+    with contextlib.suppress(UserError):
+        ppo2.learn(lambda: Breaks(after, UserError("no more fuel"), gym.spaces.Discrete(2)), 3200, num_env=1, nsteps=16,
+                   nminibatches=1, noptepochs=1, print_interval=1e9, save_path=f"{folder}/m")
+    get_comm().gather(0)
+
+
+def exit_of_one_rank():
+    """Rank 1 leaves by sys.exit while its environment is made."""
+    from baselines_lite import ppo2
+
+    ppo2.learn(lambda: sys.exit(5) if get_comm().rank == 1 else __import__("gymnasium").make("CartPole-v1"), 1000,
+               num_env=1)
+
+
+def environment_of_one_rank_hangs(folder):
+    """Rank 1's environment never comes back from its tenth step."""
+    from pathlib import Path
+
+    import gymnasium as gym
+
+    from baselines_lite import ppo2
+    from tests.plumbing.test_last_whole_update import Breaks
+
+    class Hangs(Breaks):
+        def step(self, action):
+            if self.steps == 9 and get_comm().rank == 1:
+                (Path(folder) / "hangs").touch()
+                threading.Event().wait()
+            return super().step(action)
+
+    ppo2.learn(lambda: Hangs(10**9, None, gym.spaces.Discrete(2)), 3200, num_env=1, nsteps=16, nminibatches=1,
+               print_interval=1e9)
+
+
 def unlike_settings():
     """The ranks were told different things: all refuse, instead of waiting for each other for ever."""
     from baselines_lite import ppo2
@@ -290,6 +337,88 @@ def ranks_share_a_default_folder():
         for _ in range(2):
             assert run.main(flags) == 0
         assert comm.gather(sorted(os.listdir("runs"))) == [["ppo2-CartPole-v1-by-0", "ppo2-CartPole-v1-by-0-2"]] * 2
+
+
+def rank_0_decides_on_files():
+    """Paths that only rank 0 has count for all, from Python and on the command line; those that only rank 1 has are
+    refused by both. What rank 0 loads, statistics too, all have.
+    """
+    import contextlib
+    import tempfile
+
+    from baselines_lite import load, ppo2, run
+    from baselines_lite.common.flat import get_flat
+
+    comm = get_comm()
+    options = dict(num_env=1, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9, normalize_observations=True)
+
+    def learn(only_on=0, **paths):
+        policy = ppo2.learn("CartPole-v1", 64, **options, **(paths if comm.rank == only_on else {}))
+        comm.check_synced(get_flat(policy.variables))
+        comm.check_synced(np.concatenate([np.ravel(v) for v in policy.normalize.state().values()]))
+        return policy
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(comm.broadcast(folder)):
+        first = learn(save_path="m")
+        assert first.normalize.obs.count == 2 * 1024 + 64
+        second = learn(load_path="m", log_path="log")
+        assert second.normalize.obs.count == first.normalize.obs.count + 64
+        comm.gather(0)
+        np.testing.assert_array_equal(get_flat(load("log/model.safetensors").variables), get_flat(second.variables))
+        for path in ("log_path", "save_path", "load_path"):
+            try:
+                learn(only_on=1, **{path: "other"})
+                raise AssertionError(path)
+            except UserError as error:
+                assert f"{path} is given on rank 1, but not on rank 0" in str(error), error
+        flags = ("--env=CartPole-v1", "--num_timesteps=64", "--num_env=1", "--nsteps=16", "--nminibatches=1")
+        assert run.main((*flags, "--log_path=mine") if comm.rank == 0 else flags) == 0
+        assert run.main((*flags, "--log_path=others") if comm.rank == 1 else flags) == 0
+        assert run.main((*flags, "--gama=1") if comm.rank == 1 else flags) == 2
+        assert run.main(["--version"] if comm.rank == 0 else flags) == 0
+        assert comm.gather(sorted(set(os.listdir()))) == [["log", "m", "mine", "runs"]] * 2
+
+
+def natural_steps_where_ranks_round_differently():
+    """On rank 1 the solutions of the linear systems are rounded away: it steps as rank 0 does, and none waits."""
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.objective import PolicyObjective
+    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.npg import npg
+    from baselines_lite.trpo_mpi import trpo_mpi
+
+    world, space, rng = get_comm(), gym.spaces.Box(-1, 1, (3,)), np.random.default_rng(0)
+    obs, actions, advs = rng.normal(size=(64, 3)), rng.normal(size=(64, 3)), rng.normal(size=64)
+
+    def rounding(solve):
+        def rounded(*given, **named):
+            x, residual = solve(*given, **named)
+            return x * (world.rank == 0), residual
+        return rounded
+
+    def stepped(step):
+        policy = ActorCritic(space, space, network_options={"num_hidden": 8}, seed=0, dtype=tf.float64)
+        heads = policy.compiled_actor()(obs, None).heads
+        objective, before = PolicyObjective(policy, world), get_flat(policy.trainable_variables)
+        theta = objective.load({"obs": tf.constant(obs), "actions": tf.constant(actions), "advs": tf.constant(advs),
+                                "logp": tf.constant(policy.logp(heads, actions))})
+        with (patch.object(npg, "conjugate_gradient", rounding(npg.conjugate_gradient)),
+              patch.object(trpo_mpi, "conjugate_gradient", rounding(trpo_mpi.conjugate_gradient)),
+              patch.object(npg, "solve", rounding(npg.solve))):
+            figures = step(objective, theta)
+        world.check_synced(get_flat(policy.trainable_variables))
+        return figures, not np.array_equal(get_flat(policy.trainable_variables), before)
+
+    for solver in ("cg", "explicit"):
+        _, moved = stepped(lambda *given, s=solver: npg.natural_step(*given, npg.Config(solver=s), step_kl=0.01))
+        assert moved
+    for ratio in (0.1, 10.0):  # where rank 0 expects so much that it takes no step, rank 1 would take any that improves
+        figures, moved = stepped(lambda *given, r=ratio: trpo_mpi.trust_region_step(
+            *given, trpo_mpi.Config(accept_ratio=r)))
+        assert moved == (figures["step_fraction"] > 0) == (ratio == 0.1)
 
 
 def equal_parameters_with_replay(name):

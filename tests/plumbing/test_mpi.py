@@ -59,6 +59,30 @@ def test_what_a_rank_says_last_is_read_before_it_ends_the_launcher(tmp_path):
         wait_for_reader(stream, seconds=120)
 
 
+def test_a_user_error_of_one_rank_ends_all_and_leaves_the_model(program, tmp_path):
+    done = program(f"error_of_one_rank,{tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.count("error on rank 1 of 2: no more fuel") == 1 and "Traceback" not in done.stderr
+    assert "the policy after 96 steps, the last whole update, is saved" in done.stdout and (tmp_path / "m").exists()
+
+
+def test_sys_exit_on_one_rank_ends_all_with_its_status(program):
+    done = program("exit_of_one_rank")
+    assert done.returncode == 5
+    assert "rank 1 of 2 failed" in done.stderr and done.stderr.count("SystemExit: 5") == 1
+
+
+def test_ranks_that_hang_in_the_first_update_end_by_sigterm(tmp_path):
+    command = [str(MPIRUN), "-np", "2", sys.executable, "-m", "tests.plumbing.programs"]
+    process = subprocess.Popen([*command, f"environment_of_one_rank_hangs,{tmp_path}"], cwd=ROOT)
+    try:
+        until((tmp_path / "hangs").exists, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=HANG) != 0
+    finally:
+        process.kill()
+
+
 STEPS = ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_mpi:penalty", "ppo1:clip",
          "ppo1:kl_fixed", "ppo1:kl_adaptive"]
 ON_TWO_RANKS = [
@@ -70,7 +94,7 @@ ON_TWO_RANKS = [
     *(f"copy_trains,{name}" for name in KINDS),
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
-    "ranks_share_a_default_folder",
+    "ranks_share_a_default_folder", "rank_0_decides_on_files", "natural_steps_where_ranks_round_differently",
 ]
 
 
