@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "baselines": {
         "all": dict(num_env=1, nsteps=20, time_limit="terminal", statistics="rank", streams="same", inverse_every=1,
-                    asynchronous=True, vf_fisher_coef=4.0),
+                    asynchronous=True, vf_fisher_coef=4.0, action_scale=False),
         "mujoco": dict(nsteps=2500, value_network="copy", normalize_observations=True, normalize_rewards=True),
         "atari": dict(network="cnn", num_env=32),
     },

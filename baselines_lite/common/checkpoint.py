@@ -44,7 +44,7 @@ from baselines_lite.common.parameters import Parameter, weights
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.q_policy import QPolicy  # noqa: F401  (a kind of Policy)
 
-FORMAT = 3
+FORMAT = 4
 HEADER = 1 << 20  # bytes, at most, of a file's header: metadata, and tensors' names and shapes
 ROOM = 32 << 20  # bytes that spaces may take beside as many as the file has
 COMPUTE = ("float32", "bfloat16")  # what a policy of float32 weights may compute in

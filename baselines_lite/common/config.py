@@ -155,6 +155,8 @@ class ActorCriticConfig(RolloutConfig):
 
     lam: float = option(0.95, "GAE's lambda", low=0, high=1)
     logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
+    action_scale: bool | None = option(None, "bring a bounded Box's actions from [-1, 1] to its bounds (default: where "
+                                       "these differ from -1 and 1 by a factor over 3)")
     normalize_observations: bool = option(False, "normalise observations by running statistics")
     normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
     statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
@@ -452,12 +454,13 @@ class Resolved:
 
 
 def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,
-            values: Mapping[str, Any], ranks: int = 1) -> Resolved:
+            values: Mapping[str, Any], ranks: int = 1, one_env: bool = False) -> Resolved:
     """Options by name, from strings or Python values, as a checked configuration.
 
     Precedence: the defaults, the preset for the environment's family, `values`. A name that RunOptions, AtariOptions
     and the config do not know must be an option of the network. Raises UserError for anything that cannot be meant,
-    also for a budget smaller than one update of all `ranks`.
+    also for a budget smaller than one update of all `ranks`. `one_env`: there is one environment, an object; by default
+    it gives as many samples per update as the preset's `num_env` would.
     """
     run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
                                             for t in (RunOptions, config_type, AtariOptions))
@@ -469,7 +472,12 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     row = preset_values(presets, run.preset, run.env_type or family)
     run = override(RunOptions(), {k: v for k, v in {**row, **values}.items() if k in run_names})
     config = usual = override(config_type(), {k: v for k, v in row.items() if k in config_names})
+    if one_env:
+        config = override(config, dict(num_env=1, nsteps=config.num_env * config.nsteps))
     config = override(config, {k: v for k, v in values.items() if k in config_names})
+    if one_env and config.num_env != 1:
+        raise UserError(f"num_env={config.num_env} is for an environment's id or factory: an Env object is one "
+                        "environment")
     known = run_names | config_names | atari_names
     rest = {k: v for k, v in values.items() if k not in known}
     if config.network == usual.network:  # a preset's network options are for its own network

@@ -232,17 +232,22 @@ class BernoulliType:
 class DiagGaussianType:
     """Box of any shape, flattened: independent normals with a free, state-independent log standard deviation.
 
-    The environment receives the action clipped to the box (bounds may be infinite); log-probabilities stay those of the
-    unclipped one.
+    The environment receives the action clipped to the box (bounds may be infinite); with `scale`, components bounded on
+    both sides are first brought from [-1, 1] to their bounds. Log-probabilities stay those of the action as drawn.
     """
 
     has_logstd = True
 
-    def __init__(self, space: gym.spaces.Box) -> None:
+    def __init__(self, space: gym.spaces.Box, scale: bool = False) -> None:
         self.head_size = int(np.prod(space.shape, dtype=int))
         self.action_shape = (self.head_size,)
         self.action_dtype = np.float32
         self._shape, self._low, self._high = space.shape, space.low.ravel(), space.high.ravel()
+        self._scale = scale
+        if scale:
+            bounded, low, high = np.isfinite(self._low) & np.isfinite(self._high), self._low / 2, self._high / 2
+            self._reach = np.where(bounded, high - low, 1).astype(space.dtype)  # of halves: the difference is finite
+            self._centre = np.where(bounded, high + low, 0).astype(space.dtype)
 
     def pd(self, head: tf.Tensor, logstd: tf.Tensor) -> DiagGaussian:
         """The distribution of means [B, d] and log standard deviations [d]."""
@@ -257,7 +262,9 @@ class DiagGaussianType:
         return head if noise is None else head + np.exp(logstd) * noise
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """The actions [N, d] clipped to the box and in its shape."""
+        """The actions [N, d], scaled if need be, clipped to the box and in its shape."""
+        if self._scale:
+            actions = self._centre + self._reach * actions
         clipped = np.minimum(np.maximum(actions, self._low), self._high)
         return clipped if len(self._shape) == 1 else clipped.reshape(len(actions), *self._shape)
 
@@ -267,10 +274,22 @@ PdType = CategoricalType | MultiCategoricalType | BernoulliType | DiagGaussianTy
 SUPPORTED = "Discrete, MultiDiscrete, MultiBinary and Box of floating-point numbers"
 
 
-def make_pd(action_space: gym.Space) -> PdType:
-    """The distribution type for an action space. Raises UserError for a space that is not supported."""
+def is_far_from_unit(space: gym.Space) -> bool:
+    """Whether a Box has a component bounded on both sides whose bounds are far from -1 and 1: by a factor over 3."""
+    if not isinstance(space, gym.spaces.Box):
+        return False
+    bounds = np.stack([-space.low, space.high])
+    near = (bounds >= 1 / 3) & (bounds <= 3)  # as MuJoCo's are, where published results clip
+    return bool((np.isfinite(bounds).all(axis=0) & ~near.all(axis=0)).any())
+
+
+def make_pd(action_space: gym.Space, scale: bool = False) -> PdType:
+    """The distribution type for an action space. Raises UserError for a space that is not supported.
+
+    `scale` is for a Box; see DiagGaussianType.
+    """
     kinds = {gym.spaces.Discrete: CategoricalType, gym.spaces.MultiDiscrete: MultiCategoricalType,
-             gym.spaces.MultiBinary: BernoulliType, gym.spaces.Box: DiagGaussianType}
+             gym.spaces.MultiBinary: BernoulliType, gym.spaces.Box: lambda box: DiagGaussianType(box, scale)}
     integers = isinstance(action_space, gym.spaces.Box) and not np.issubdtype(action_space.dtype, np.floating)
     if 0 in (action_space.shape or ()):
         raise UserError(f"the action space {action_space} is empty, which is not supported")

@@ -33,6 +33,7 @@ import baselines_lite
 from baselines_lite.common import folders, tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import describe, is_sound, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
+from baselines_lite.common.distributions import is_far_from_unit
 from baselines_lite.common.episode_stats import EpisodeWindow
 from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat, read
@@ -102,7 +103,7 @@ class Experiment:
         self.env_name = env if isinstance(env, str) else spec.id if spec is not None else vec_env.name_of(env)
         if isinstance(env, VectorEnv):
             values.setdefault("num_env", env.num_envs)
-        resolved = resolve(config_type, presets, self.family, values, self.comm.size)
+        resolved = resolve(config_type, presets, self.family, values, self.comm.size, isinstance(env, gym.Env))
         self.run, self.config = resolved.run, resolved.config
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
@@ -212,6 +213,11 @@ class Experiment:
             self.logger.say(describe(self.atari))
         if self.buffer is not None:
             self.logger.say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full")
+        scaled = self.policy.settings.get("action_scale")  # None: a policy that knows no such thing
+        if scaled is not None and is_far_from_unit(self.policy.action_space):
+            self.logger.say("the actions' bounds are far from -1 and 1, where a policy begins: "
+                            + ("its actions are brought to them; action_scale=false clips them instead" if scaled
+                               else "its actions are only clipped; action_scale=true brings them there"))
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
                             "that it gains nothing from it and may lose")
@@ -425,9 +431,11 @@ class Experiment:
 
 def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
     """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""
-    cfg, run = exp.config, exp.run
-    return ActorCritic(exp.venv.single_observation_space, exp.venv.single_action_space, network=cfg.network,
+    cfg, run, actions = exp.config, exp.run, exp.venv.single_action_space
+    action_scale = is_far_from_unit(actions) if cfg.action_scale is None else cfg.action_scale
+    return ActorCritic(exp.venv.single_observation_space, actions, network=cfg.network,
                        network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+                       action_scale=action_scale,
                        normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
                        reward_gamma=cfg.gamma, joined=cfg.one_optimizer, seed=run.seed, compute=run.dtype)
 

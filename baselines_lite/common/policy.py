@@ -159,6 +159,7 @@ class ActorCritic(Policy):
     value_network: "shared" puts the value head on the policy's latent, "copy" gives it a second network of its own.
     joined: small parameters of policy and value lie in one variable, which one optimizer trains at less cost; otherwise
     apart, in `pi_variables` and `vf_variables`.
+    action_scale: a bounded Box's actions are brought from [-1, 1] to its bounds for the environment.
     Head gains: 0.01 for the policy (nearly uniform at the start), 1 for the value.
     """
 
@@ -166,13 +167,14 @@ class ActorCritic(Policy):
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, *, network: str = "mlp",
                  network_options: Mapping[str, Any] | None = None, value_network: str = "copy",
-                 logstd_init: float = 0.0, joined: bool = False, **common: Any) -> None:
+                 logstd_init: float = 0.0, joined: bool = False, action_scale: bool = False, **common: Any) -> None:
         super().__init__(observation_space, action_space, network=network, network_options=network_options, **common)
         if value_network not in ("shared", "copy"):
             raise unknown("value_network", value_network, ("shared", "copy"))
         self.value_network = self.settings["value_network"] = value_network
         self.joined = self.settings["joined"] = joined
-        self.pdtype = make_pd(action_space)
+        self.settings["action_scale"] = action_scale
+        self.pdtype = make_pd(action_space, action_scale)
         self.pi_net = self.build(self.encoder.size, "pi")
         self.vf_net = self.pi_net if value_network == "shared" else self.build(self.encoder.size, "vf")
         nets = [self.pi_net] if self.vf_net is self.pi_net else [self.pi_net, self.vf_net]
@@ -341,5 +343,5 @@ class ActorCritic(Policy):
         return self._values(*map(tf.constant, inputs)).numpy()
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """As Policy's; a Box's actions are clipped to its bounds."""
+        """As Policy's; a Box's actions are clipped to its bounds, with action_scale brought to them first."""
         return self.pdtype.to_env(actions)

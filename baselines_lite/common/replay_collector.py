@@ -60,7 +60,8 @@ class ReplayCollector:
         self._steps = 0  # of every environment so far
         self._ahead = 0  # steps beyond what was asked for, in NEXT_STEP mode
         self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
-        self._see(reset(venv, env_seeds(seed, comm.rank, self.num_env)), np.ones(self.num_env, bool))
+        obs = comm.together(lambda: reset(venv, env_seeds(seed, comm.rank, self.num_env)))
+        self._see(obs, np.ones(self.num_env, bool))
         comm.together(self._check)
         buffer.begin(self._frames())
 

@@ -93,7 +93,7 @@ class Collector:
         self._reset()
 
     def _reset(self) -> None:
-        self._obs = reset(self.venv, self._seeds)
+        self._obs = self.comm.together(lambda: reset(self.venv, self._seeds))
         self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
         self._state = self.policy.initial_state(self.num_env)
         self.policy.normalize.restart()

@@ -14,7 +14,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from multiprocessing import get_all_start_methods
 from typing import Any
 
@@ -25,6 +26,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from baselines_lite.common import tf_setup
 from baselines_lite.common.config import AtariOptions
+from baselines_lite.common.env_rules import Checked, Lent, broken_rule, explained, misfit
 from baselines_lite.common.errors import UserError
 
 EnvLike = str | gym.Env | VectorEnv | Callable[[], gym.Env]
@@ -39,14 +41,6 @@ class DropInfo(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, _ = self.env.step(action)
         return obs, reward, terminated, truncated, {}
-
-
-class KeepFinal(gym.Wrapper):
-    """Copies an episode's last observation: an environment may clear its own arrays in the reset that follows."""
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return copy.deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
 
 
 def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
@@ -101,8 +95,8 @@ def register_atari(name: str) -> None:
 
 def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None) -> gym.Env:
     """One environment of a registered id. Raises UserError where it cannot be made, naming what is missing."""
-    # Checks at every step cost as much as CartPole itself: that an environment keeps the rules is for its author's
-    # tests, that it is reset before it is stepped for ours.
+    # Gymnasium's checks at every step cost as much as CartPole itself: env_rules looks at the first one, and that
+    # environments are reset before they are stepped is for our tests.
     spec = copy.deepcopy(spec)
     spec.order_enforce = False
     try:
@@ -129,7 +123,7 @@ def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
     env = make_env(spec, render_mode)
     if family_of(spec) == "classic_control":
         return env  # which has no info to forget
-    return DropInfo(KeepFinal(env) if family_of(spec) == "other" else env)  # Gymnasium's own give new arrays
+    return DropInfo(Checked(env) if family_of(spec) == "other" else env)  # Gymnasium's own keep the rules
 
 
 class WorkerError(RuntimeError):
@@ -137,14 +131,22 @@ class WorkerError(RuntimeError):
 
 
 class _Failures:
-    """A worker's error queue: what it puts becomes a WorkerError in the main process."""
+    """A worker's error queue: what it puts becomes a WorkerError in the main process, or a UserError for a broken rule.
+
+    `env` is None where it could not be made.
+    """
 
     def __init__(self, queue: Any) -> None:
-        self._queue = queue
+        self._queue, self.env = queue, None
 
     def put(self, failure: tuple[int, type, str, str]) -> None:
-        """Takes (index, type, message, traceback), as Gymnasium's workers give it."""
+        """Takes (index, type, message, traceback), as Gymnasium's workers give it while they handle the exception."""
         index, kind, message, trace = failure
+        error = sys.exception()
+        told = error if isinstance(error, UserError) else broken_rule([self.env], error)
+        if told is not None:
+            self._queue.put((index, UserError, str(told), trace))
+            return
         name = getattr(kind, "__name__", kind)
         text = f"environment {index} failed in its worker process: {name}: {message}\n{trace}"
         self._queue.put((index, WorkerError, text, trace))
@@ -158,7 +160,7 @@ def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: A
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     failures = _Failures(error_queue)
     try:
-        env = env_fn()
+        env = failures.env = env_fn()
         tf_setup.limit_worker()
     except Exception as error:
         failures.put((index, type(error), str(error), traceback.format_exc()))
@@ -167,8 +169,20 @@ def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: A
     _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, failures, autoreset_mode, semaphore)
 
 
+class InProcess(SyncVectorEnv):
+    """Gymnasium's environments in this process, which say what rule was broken where one fails over that."""
+
+    reset, step = explained(SyncVectorEnv.reset), explained(SyncVectorEnv.step)
+
+
 class Workers(AsyncVectorEnv):
     """Gymnasium's environments in worker processes, which can also be left in the middle of a step."""
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        """As Gymnasium's, which would print the worker's traceback too: the exception says all that is to be said."""
+        if not all(successes):
+            with warnings.catch_warnings(action="ignore"):
+                super()._raise_if_errors(successes)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """As Gymnasium's; but with `terminate`, workers are ended without a look at what half-read answer they gave."""
@@ -229,10 +243,11 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
                             "of gymnasium.vector.AutoresetMode")
         return ResetDone(env) if mode == AutoresetMode.DISABLED else env
     if isinstance(env, gym.Env):
-        if num_env != 1 or vec not in (None, "sync"):
-            raise UserError(f"num_env={num_env}, vec={vec} need an environment id or a factory: an Env object is one "
-                            "environment in this process")
-        return SyncVectorEnv([lambda: KeepFinal(env)], autoreset_mode=AutoresetMode.SAME_STEP)
+        for name, value, default in (("num_env", num_env, 1), ("vec", vec or "sync", "sync")):
+            if value != default:
+                raise UserError(f"{name}={value} is for an environment's id or factory: an Env object is one "
+                                "environment in this process")
+        return InProcess([lambda: Lent(env)], autoreset_mode=AutoresetMode.SAME_STEP)
     if isinstance(env, str):
         spec = find_spec(env)
         if family_of(spec) == "atari":
@@ -251,7 +266,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
             raise UserError("vec=native is for an environment's id: a factory makes single environments")
 
         def factory() -> gym.Env:
-            return KeepFinal(env())
+            return Checked(env())
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
     if render_mode is not None:
@@ -259,7 +274,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
     if vec == "async":
         return in_workers([factory] * num_env, "forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     # copy=False: the Collector copies each observation once, into the rollout.
-    return SyncVectorEnv([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    return InProcess([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def make_native(spec: gym.envs.registration.EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:
@@ -295,11 +310,18 @@ def _print_once(message: str) -> None:
 
 
 def reset(venv: VectorEnv, seeds: list[int]) -> Any:
-    """Begins new episodes, with a seed for each environment where the vector environment takes that; observations."""
+    """Begins new episodes, with a seed for each environment where the vector environment takes that; observations.
+
+    Raises UserError where these are not as the vector environment's space says.
+    """
     try:
-        return venv.reset(seed=seeds)[0]
+        obs, _ = venv.reset(seed=seeds)
     except (TypeError, gym.error.Error):  # Gymnasium's interface asks for no more than one seed for all
-        return venv.reset(seed=seeds[0])[0]
+        obs, _ = venv.reset(seed=seeds[0])
+    if fault := misfit(obs, venv.observation_space):
+        raise UserError(f"the vector environment {name_of(venv.unwrapped)} breaks a rule of Gymnasium: reset() gave "
+                        f"{fault}")
+    return obs
 
 
 def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:

@@ -44,7 +44,8 @@ class Config(ActorCriticConfig):
 
 # What the original did where ours differs, whatever the environment.
 _BASELINES = dict(cliprange_vf="0.2", time_limit="terminal", adv_moments="rank", statistics="rank", streams="same",
-                  num_env=1, nsteps=2048, noptepochs=4, nminibatches=4, lr="3e-4", value_network="shared")
+                  num_env=1, nsteps=2048, noptepochs=4, nminibatches=4, lr="3e-4", value_network="shared",
+                  action_scale=False)
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {

@@ -77,6 +77,13 @@ def test_every_preset_of_every_family_is_valid(name):
             resolve(algorithm.Config, algorithm.PRESETS, family, {"preset": preset, "num_timesteps": 10**8})
 
 
+@pytest.mark.parametrize(("values", "num_env", "nsteps"), [
+    ({}, 1, 8 * 256), ({"num_env": 1}, 1, 8 * 256), ({"nsteps": "64"}, 1, 64), ({"preset": "baselines"}, 1, 2048)])
+def test_one_environment_gives_as_many_samples_as_the_presets(values, num_env, nsteps):
+    config = resolve(Config, PRESETS, "mujoco", values, one_env=True).config
+    assert (config.num_env, config.nsteps) == (num_env, nsteps)
+
+
 def test_a_presets_network_options_are_for_its_own_network():
     ddpg = registry.find("ddpg")
     for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"preset": "baselines"}, None)):

@@ -9,7 +9,7 @@ import scipy.stats
 import tensorflow as tf
 
 from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.distributions import Bernoulli, Categorical, DiagGaussian, make_pd
+from baselines_lite.common.distributions import Bernoulli, Categorical, DiagGaussian, is_far_from_unit, make_pd
 from baselines_lite.common.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -156,6 +156,28 @@ def test_the_environment_gets_clipped_and_shifted_actions():
     np.testing.assert_array_equal(make_pd(gym.spaces.Discrete(3, start=5)).to_env(np.array([0, 2])), [5, 7])
     grid = make_pd(gym.spaces.MultiDiscrete([[3, 2], [4, 2]], start=[[1, 0], [-1, 5]]))
     np.testing.assert_array_equal(grid.to_env(np.array([[2, 1, 3, 0]])), [[[3, 1], [2, 5]]])
+
+
+def test_a_box_may_have_its_actions_scaled_to_its_bounds():
+    low, high = [[0, -0.1, -np.inf], [-1, 5, -3]], [[100, 0.1, 2], [1, 6, np.inf]]
+    box = make_pd(gym.spaces.Box(np.array(low), np.array(high), dtype=np.float64), scale=True)
+    for action, expected in ((0, [[50, 0, 0], [0, 5.5, 0]]), (-0.5, [[25, -0.05, -0.5], [-0.5, 5.25, -0.5]]),
+                             (1, [[100, 0.1, 1], [1, 6, 1]]), (4, [[100, 0.1, 2], [1, 6, 4]]),
+                             (-4, [[0, -0.1, -4], [-1, 5, -3]])):
+        np.testing.assert_allclose(box.to_env(np.full((1, 6), action)), [expected])
+    huge = make_pd(gym.spaces.Box(np.float32(-3e38), np.float32(3e38), (1,)), scale=True)
+    np.testing.assert_allclose(huge.to_env(np.array([[0.5], [-1]], np.float32)), [[1.5e38], [-3e38]])
+
+
+@pytest.mark.parametrize(("low", "high", "far"), [
+    (-1, 1, False), (-3, 3, False), (-0.4, 2, False), (-3.1, 3.1, True), (-0.3, 0.3, True), (0, 1, True),
+    (0, 100, True),
+    (-1, np.inf, False), (-np.inf, np.inf, False)])
+def test_bounds_are_far_from_unit_by_a_factor_over_three(low, high, far):
+    near = gym.spaces.Box(np.float32(-1), np.float32(1), (2,))
+    space = gym.spaces.Box(np.array([-1, low], np.float32), np.array([1, high], np.float32))
+    assert (is_far_from_unit(near), is_far_from_unit(space), is_far_from_unit(gym.spaces.Discrete(9))) == (
+        False, far, False)
 
 
 @pytest.mark.parametrize("space", [

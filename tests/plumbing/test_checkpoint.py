@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite import UserError, evaluate, load, ppo2
+from baselines_lite import UserError, evaluate, load, ppo2, registry
 from baselines_lite.common import networks
 from baselines_lite.common.checkpoint import ModelFile, space_from_json, space_to_json, weights
 from baselines_lite.common.policy import ActorCritic
@@ -64,6 +64,43 @@ def test_all_weights_and_statistics_come_back(tmp_path):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(loaded.normalize.obs.mean, [1, 2, 3])
     assert loaded.action_space == policy.action_space and loaded.observation_space == policy.observation_space
+
+
+class Shown(gym.Env):
+    """Notes the actions that it is given, from 0 to 100. Episodes of three steps."""
+
+    observation_space, action_space, seen = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(0, 100, (1,)), []
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        self.seen.append(float(action[0]))
+        return np.zeros(3, np.float32), 1.0, False, self.t == 3, {}
+
+
+@pytest.mark.parametrize(("name", "action_scale", "options"), [
+    ("ppo2", True, dict(nminibatches=1)), ("ppo2", False, dict(nminibatches=1, action_scale=False)),
+    ("a2c", False, dict(preset="baselines")),
+    ("ddpg", None, dict(learning_starts=8, train_steps=1, buffer_size=100, batch_size=4))])
+def test_actions_are_scaled_in_training_and_from_a_file(name, action_scale, options, tmp_path, capsys, uncompiled):
+    """Where bounds are far from -1 and 1, as the start of a run says; not in the preset baselines, in ddpg always."""
+    path, Shown.seen[:] = str(tmp_path / "m"), []
+    registry.find(name).learn(Shown, 16, num_env=1, nsteps=8, save_path=path, print_interval=1e9, **options)
+    told = "far from -1 and 1, where a policy begins: its actions are "
+    told += {True: "brought to them;", False: "only clipped; action_scale=true", None: "?"}[action_scale]
+    assert (told in capsys.readouterr().out) == (action_scale is not None)
+    policy, actions, scaled = load(path), np.array([[0.1], [-0.5], [-2]]), action_scale is not False
+    np.testing.assert_allclose(policy.to_env(actions), [[55], [25], [0]] if scaled else [[0.1], [0], [0]])
+    assert max(Shown.seen) > 40 if scaled else max(Shown.seen) < 10
+    del Shown.seen[:]
+    evaluate(policy, Shown, episodes=1)
+    np.testing.assert_allclose(Shown.seen, 50 if scaled else 0, atol=1)
+    if name == "ppo2":
+        with pytest.raises(UserError, match=f"its action_scale is {action_scale}, not {not action_scale}"):
+            ppo2.learn(Shown, 16, load_path=path, num_env=1, nsteps=8, nminibatches=1, action_scale=not action_scale)
 
 
 class Counting(tf.Module):

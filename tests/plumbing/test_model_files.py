@@ -177,7 +177,7 @@ def test_a_large_file_takes_twice_its_size(tmp_path):
 
 
 FAULTS = [
-    ("format", 2, "has format 2, but this version reads only 3"), ("format", None, "has format None"),
+    ("format", 3, "has format 3, but this version reads only 4"), ("format", None, "has format None"),
     ("policy", "Nobody", "of the class Nobody, which is not loaded"), ("policy", None, "damaged"),
     ("settings", None, "damaged"), ("settings", [], "damaged"), ("settings/network", None, "damaged"),
     ("settings/compute", "float8", "computes in float8"), ("settings/reward_gamma", "x", "must be a number"),
@@ -209,8 +209,8 @@ def test_faults_of_json(saved, tmp_path):
     policy, data = saved["mlp"]
     metadata, header, body = split(data)
     good, deep = json.dumps(metadata), "[" * 50_000 + "]" * 50_000
-    for text in ("[]", "5", "null", "", "{", '"' * 9, deep, f'{{"format": 3, "settings": {deep}}}', "[" * 100_000,
-                 good[:-1] + ', "format": 3}', good.replace("0.99", "9" * 5000)):
+    for text in ("[]", "5", "null", "", "{", '"' * 9, deep, f'{{"format": 4, "settings": {deep}}}', "[" * 100_000,
+                 good[:-1] + ', "format": 4}', good.replace("0.99", "9" * 5000)):
         for into in (None, policy):
             refusal(tmp_path / "m", joined(text, header, body), into)
     nest = {"kind": "Discrete", "n": 2, "start": 0}
