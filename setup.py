@@ -39,5 +39,5 @@ setup(
         "tqdm>=4.70,<5",
     ],
     extras_require={**EXTRAS, "all": sorted({p for name in EXTRAS if name != "gpu" for p in EXTRAS[name]})},
-    entry_points={"console_scripts": ["baselines-lite=baselines_lite.run:console"]},
+    entry_points={"console_scripts": ["baselines-lite=baselines_lite.console:console"]},
 )

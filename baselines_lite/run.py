@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -35,6 +34,7 @@ from baselines_lite.common.config import (
 from baselines_lite.common.errors import UserError, unknown
 from baselines_lite.common.folders import own_folder
 from baselines_lite.common.mpi import get_comm, launched_rank, launched_size
+from baselines_lite.console import remove_unused, unused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,10 @@ class CommandOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, or 2 after bad input (one sentence on stderr)."""
+    """Runs the command line; returns the exit status.
+
+    That is 0, 2 after bad input (one sentence on stderr), or 128 + signal where a signal has stopped the training.
+    """
     try:
         comm = get_comm()
         with comm.guarded():
@@ -61,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plays = command.play and "load_path" in flags and "num_timesteps" not in flags
             if comm.broadcast(command.version or command.help or plays):
                 comm.together(lambda: answer(options, command, flags), root_only=True)
-            else:
-                train(options, command)
+                return 0
+            return train(options, command)
     except UserError as error:
         # All ranks raise it: they were told of it (Comm.together), or started in a way that is no good. One speaks.
         if launched_rank() == 0:
@@ -121,22 +124,28 @@ def complete(flags: dict[str, str | None], *config_types: type) -> dict[str, str
     return {name: "true" if value is None and name in known else value for name, value in flags.items()}
 
 
-def train(options: dict[str, Any], command: CommandOptions) -> None:
-    """Trains, and plays afterwards if asked to."""
+def train(options: dict[str, Any], command: CommandOptions) -> int:
+    """Trains, and plays afterwards if asked to; the exit status."""
     comm = get_comm()
     algorithm, options, run = comm.together(lambda: checked(options, command))
     made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
     folder = comm.broadcast(made)
     if run.log_path is None:
         options["log_path"] = folder
+    unused.extend([made] if made else [])
     try:
         policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})
     finally:
-        if made is not None:
-            with contextlib.suppress(OSError):  # it is not empty
-                os.removedirs(made)
+        remove_unused()
+    stopped_by = getattr(policy, "stopped_by", None)  # a `learn` of one's own may return something else
+    if stopped_by is not None:
+        if comm.rank == 0:
+            print(f"stopped by {stopped_by.name}: exit status {128 + stopped_by}"
+                  f"{', nothing is played' if command.play else ''}", file=sys.stderr, flush=True)
+        return 128 + stopped_by
     comm.together(lambda: command.play and watch(policy, command.env, command, made or run.log_path), root_only=True)
+    return 0
 
 
 def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:
@@ -264,15 +273,7 @@ def family_of_id(env: str) -> str:
     return family_of(find_spec(env))
 
 
-def console() -> None:
-    """The installed command `baselines-lite`, run.py and `python -m baselines_lite.run`.
-
-    Modules of the current folder can be named, from wherever the command is started.
-    """
-    if os.getcwd() not in map(os.path.abspath, sys.path):
-        sys.path.insert(0, os.getcwd())
-    sys.exit(main())
-
-
 if __name__ == "__main__":
+    from baselines_lite.console import console
+
     console()

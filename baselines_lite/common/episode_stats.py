@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +13,23 @@ WHOLE_EPISODE_OVER = "whole_episode_over"  # key of a step's infos; see rollout.
 
 
 class Episode(NamedTuple):
-    """A finished episode: its raw undiscounted return, its length in steps, and its end in seconds of wall clock."""
+    """A finished episode: its raw undiscounted return, its length in steps, and its end.
+
+    That is given in seconds of wall clock, and as the step of its update, which decides the order.
+    """
 
     r: float
     l: int  # noqa: E741  (the column's name in monitor.csv)
     t: float
+    step: int
+
+
+def in_order(per_rank: Iterable[list[Episode]]) -> list[Episode]:
+    """The ranks' episodes of one update as one list: by step, then rank, then environment.
+
+    Were they joined rank after rank, those of the last ranks would push the others out of the window.
+    """
+    return sorted(chain.from_iterable(per_rank), key=lambda episode: episode.step)  # stable
 
 
 class EpisodeTracker:
@@ -26,7 +40,7 @@ class EpisodeTracker:
         self._lengths = np.zeros(num_env, np.int64)
 
     def finished(self, rewards: np.ndarray, dones: np.ndarray, start: float, end: float) -> list[Episode]:
-        """The episodes that ended in a rollout of raw rewards [T, N], in order of time.
+        """The episodes that ended in a rollout of raw rewards [T, N], by step, then environment.
 
         The rollout lasted from `start` to `end` seconds; an episode's own time is interpolated between them.
         """
@@ -36,20 +50,22 @@ class EpisodeTracker:
         for t, n in zip(*np.nonzero(dones), strict=True):
             total = self._returns[n] + rewards[begin[n] : t + 1, n].sum(dtype=np.float64)
             length = self._lengths[n] + t + 1 - begin[n]
-            episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T))
+            episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T, int(t)))
             self._returns[n], self._lengths[n], begin[n] = 0.0, 0, t + 1
         for n, first in enumerate(begin):
             self._returns[n] += rewards[first:, n].sum(dtype=np.float64)
         self._lengths += T - begin
         return episodes
 
+    def step(self, rewards: np.ndarray, dones: np.ndarray, dead: np.ndarray, now: float, step: int) -> list[Episode]:
+        """The episodes that ended in step number `step` of an update, of raw rewards [N], by environment.
 
-    def step(self, rewards: np.ndarray, dones: np.ndarray, dead: np.ndarray, now: float) -> list[Episode]:
-        """The episodes that ended in one step of raw rewards [N]; `dead` steps [N] of environments do not count."""
+        `dead` steps [N] of environments do not count.
+        """
         self._returns += np.where(dead, 0.0, rewards)
         self._lengths += ~dead
         ended = np.flatnonzero(dones)
-        episodes = [Episode(float(self._returns[n]), int(self._lengths[n]), now) for n in ended]
+        episodes = [Episode(float(self._returns[n]), int(self._lengths[n]), now, step) for n in ended]
         self._returns[ended], self._lengths[ended] = 0.0, 0
         return episodes
 

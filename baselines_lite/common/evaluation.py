@@ -16,7 +16,16 @@ from baselines_lite.common.folders import own_folder
 from baselines_lite.common.mpi import Comm
 from baselines_lite.common.policy import Policy
 from baselines_lite.common.seeding import env_seeds, stream
-from baselines_lite.common.vec_env import EnvLike, family_of, find_spec, in_workers, make_one, make_vec_env, reset
+from baselines_lite.common.vec_env import (
+    EnvLike,
+    close,
+    family_of,
+    find_spec,
+    in_workers,
+    make_one,
+    make_vec_env,
+    reset,
+)
 
 
 def evaluate(policy: Policy, env: EnvLike, episodes: int = 10, deterministic: bool = True,
@@ -126,13 +135,18 @@ def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bo
 
     with video.drawing(env_id):
         venv = in_workers([factory])
-        check_spaces(policy, venv.single_observation_space, venv.single_action_space)
-        player = Player(policy, venv, deterministic, seed)
-    total, played = 0.0, 0
-    while played < episodes:
-        rewards, terminated, truncated = player.step()
-        total += float(rewards[0])
-        if terminated[0] or truncated[0]:
-            yield total, bool(truncated[0])
-            total, played = 0.0, played + 1
+    try:
+        with video.drawing(env_id):
+            check_spaces(policy, venv.single_observation_space, venv.single_action_space)
+            player = Player(policy, venv, deterministic, seed)
+        total, played = 0.0, 0
+        while played < episodes:
+            rewards, terminated, truncated = player.step()
+            total += float(rewards[0])
+            if terminated[0] or truncated[0]:
+                yield total, bool(truncated[0])
+                total, played = 0.0, played + 1
+    except BaseException:  # who waits for a worker in the middle of a step waits for ever
+        close(venv, at_once=True)
+        raise
     venv.close()

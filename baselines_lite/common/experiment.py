@@ -7,7 +7,8 @@
             exp.log(rollout, {...})
 
 Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
-last whole update, and ends all ranks unless they raise it together.
+last whole update, and ends all ranks unless they raise it together. SIGINT or SIGTERM inside it ends the loop after the
+present update; policy.stopped_by tells of it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import gymnasium as gym
@@ -34,7 +34,7 @@ from baselines_lite.common import folders, tf_setup, vec_env, video
 from baselines_lite.common.checkpoint import describe, is_sound, load_into
 from baselines_lite.common.config import AtariOptions, algorithm_name, resolve, to_dict, with_budget
 from baselines_lite.common.distributions import is_far_from_unit
-from baselines_lite.common.episode_stats import EpisodeWindow
+from baselines_lite.common.episode_stats import EpisodeWindow, in_order
 from baselines_lite.common.errors import UserError, counted
 from baselines_lite.common.flat import get_flat, read
 from baselines_lite.common.logger import FILES, Logger, versions
@@ -44,6 +44,7 @@ from baselines_lite.common.plotting import plot_run
 from baselines_lite.common.policy import ActorCritic, Policy
 from baselines_lite.common.replay_collector import Experience
 from baselines_lite.common.rollout import Rollout
+from baselines_lite.common.stop_signals import StopSignals
 
 PATHS = ("log_path", "save_path", "load_path")
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
@@ -84,7 +85,7 @@ class Experiment:
         self.comm = comm or get_comm()
         self.algorithm = algorithm_name(package)
         self._start = time.perf_counter()
-        self._signal, self._stop = 0, None
+        self._signals, self._stop = StopSignals(self._notice), None
         self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
         self._whole: Whole | None = None
         self.nupdates = self.total_timesteps = 0
@@ -230,23 +231,22 @@ class Experiment:
 
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self._threads))
-        self._handlers = {}
         if self.comm.size == 1:
-            self._defer_signals()
+            self._listen()
         return self
 
-    def _defer_signals(self) -> None:
+    def _listen(self) -> None:
         """From now on SIGINT and SIGTERM end the run after the update, on all ranks.
 
         Several ranks do so from the end of the first update: before there is nothing to keep, and if they start unlike,
         they wait for each other for ever, where no handler of Python's would be run.
         """
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._signals.listen()
+        self._held.callback(self._signals.restore)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        signal.signal(number, self._handlers[number])  # a second one acts at once
+    def _notice(self, number: signal.Signals) -> None:
+        if self.comm.rank == 0:
+            self.logger.say(f"{number.name}: the run stops after this update; a second one ends it at once")
 
     def shape_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Raw rewards as they are trained on: clipped to their sign where Atari's options say so, and scaled."""
@@ -296,15 +296,15 @@ class Experiment:
         if self.nupdates == 1:  # environments may have loaded more libraries meanwhile
             self._held.enter_context(tf_setup.limited_pools(self._threads))
             if self.comm.size > 1:
-                self._defer_signals()
+                self._listen()
         self._times["env"] += rollout.time_env
         self._times["act"] += rollout.time_act
         self._times["comm"] = self.comm.seconds - self._row_comm
         for name, seconds in (times or {}).items():
             self._times[name] = self._times.get(name, 0.0) + seconds
-        everyone = self.comm.gather((self._signal, dict(stats), self._times, rollout.episodes))
+        everyone = self.comm.gather((self._signals.number, dict(stats), self._times, rollout.episodes))
         signals, figures, times, episodes = zip(*everyone, strict=True)
-        finished = [episode for per_rank in episodes for episode in per_rank]
+        finished = in_order(episodes)
         self.window.add(finished)
         self._stop = self._why_stop(max(signals))
         if self.nupdates % CHECK_EVERY == 0 or self.finished:
@@ -344,7 +344,6 @@ class Experiment:
     def _why_stop(self, signal_number: int) -> str | None:
         target, window = self.run.target_return, self.window
         if signal_number:
-            self._signal = signal_number
             return f"stopped by {signal.Signals(signal_number).name}"
         if target is not None and window.full and window.eprewmean >= target:
             return f"reached the target return {target:g}"
@@ -365,19 +364,17 @@ class Experiment:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._held, self.comm.guarded():
             self._leave(error)
-        if error is None and self._signal:
-            stop = SystemExit(128 + self._signal)
-            stop.on_all_ranks = True
-            raise stop
 
     def _leave(self, error: BaseException | None) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
         if error is None:
             if self.save_path:
                 self._save(Path(self.save_path))
+            self._signals.restore()
+            number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
+            self.policy.stopped_by = signal.Signals(number) if number else None
             self.comm.together(self._conclude, root_only=True)
         else:
+            self._signals.restore()
             self._note_environment(error)
             self._save_last_whole(error)
             if self.comm.rank == 0:

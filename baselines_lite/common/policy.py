@@ -6,6 +6,7 @@ observations; `evaluate` takes normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -50,6 +51,7 @@ class Policy(tf.Module):
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its `kind`, for model files
     recurrent = False
     parameters = Parameters()  # what a subclass has joined of its parts
+    stopped_by: signal.Signals | None = None  # SIGINT or SIGTERM, where that ended `learn` early
 
     def __init_subclass__(cls) -> None:
         Policy.KINDS[cls.kind()] = cls

@@ -129,7 +129,7 @@ class ReplayCollector:
         self._see(obs, usable)
         terminal = done if self._cut_is_death else terminated
         self.buffer.add(actions, self.shape_rewards(rewards), terminal, self._frames(), fresh, finals, usable)
-        self._episodes += self._tracker.step(rewards, over, dead, now - self._start)
+        self._episodes += self._tracker.step(rewards, over, dead, now - self._start, self._steps)
         return self.num_env - int(dead.sum())
 
     def _finals(self, infos: dict[str, Any], cut: np.ndarray, usable: np.ndarray) -> dict[int, np.ndarray]:

@@ -124,8 +124,9 @@ class Collector:
         episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
         if beyond is not None:
             now = end - self._start
-            for reward, done, live in zip(beyond["rewards"], beyond["dones"], beyond["live"], strict=True):
-                episodes += self._tracker.step(reward, done & live, ~live, now)
+            for k, live in enumerate(beyond["live"]):
+                episodes += self._tracker.step(beyond["rewards"][k], beyond["dones"][k] & live, ~live, now,
+                                               self.nsteps + k)
             normalize.pass_over(self.shape_rewards(beyond["rewards"]), beyond["dones"], beyond["live"])
         return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
                        time_act=end - start - self._time_env - (self.comm.seconds - time_comm))

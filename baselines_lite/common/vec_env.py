@@ -7,6 +7,7 @@ ignores its action and returns that observation. DISABLED, where the caller rese
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import importlib
@@ -15,8 +16,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
-from multiprocessing import get_all_start_methods
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import get_all_start_methods, resource_tracker
 from typing import Any
 
 import gymnasium as gym
@@ -176,7 +177,19 @@ class InProcess(SyncVectorEnv):
 
 
 class Workers(AsyncVectorEnv):
-    """Gymnasium's environments in worker processes, which can also be left in the middle of a step."""
+    """Gymnasium's environments in worker processes, which can also be left in the middle of a step.
+
+    Ctrl-C, which a terminal sends to all of them, is left to the main process from their first moment on.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        with contextlib.ExitStack() as self._starting:
+            self._starting.enter_context(children_without_ctrl_c())
+            super().__init__(*arguments, **named)
+
+    def _check_spaces(self) -> None:
+        self._starting.close()  # all have been started; waiting for them can be interrupted
+        super()._check_spaces()
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """As Gymnasium's, which would print the worker's traceback too: the exception says all that is to be said."""
@@ -190,11 +203,25 @@ class Workers(AsyncVectorEnv):
             super().close_extras(timeout)
             return
         for process in self.processes:
-            process.terminate()
+            process.kill()  # SDL, which draws, catches SIGTERM
         for process, pipe in zip(self.processes, self.parent_pipes, strict=True):
             process.join()
             if pipe is not None:
                 pipe.close()
+
+
+@contextlib.contextmanager
+def children_without_ctrl_c() -> Iterator[None]:
+    """Within the block, SIGINT is held back from this thread; a process that is started in it never sees one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let it through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -> VectorEnv:

@@ -301,7 +301,7 @@ def equal_parameters(name, env=None, updates=50):
 
 
 def same_seed_same_log():
-    """Two runs of 12 updates with normalisation write the same, wall-clock columns aside; steps are of both ranks."""
+    """Two runs of 12 updates with normalisation log the same, wall-clock columns aside; steps are of both ranks."""
     import contextlib
     import io
     import tempfile
@@ -318,9 +318,52 @@ def same_seed_same_log():
                 ppo2.learn("Pendulum-v1", 3100, num_env=2, nsteps=64, seed=5, normalize_observations=True,
                            normalize_rewards=True, log_path=str(folder / run), print_interval=1e9)
             assert comm.rank > 0 or "2 ranks on 1 host, 1 thread each" in said.getvalue()
-            logs.append(comm.broadcast(reproducible(folder / run / "progress.csv") if comm.rank == 0 else None))
-    assert logs[0] == logs[1] and len(logs[0]) == 13
-    assert logs[0][-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates
+            logs.append(comm.broadcast(tuple(reproducible(folder / run / f"{name}.csv")
+                                             for name in ("progress", "monitor")) if comm.rank == 0 else None))
+    progress, monitor = logs[0]
+    assert logs[0] == logs[1] and len(progress) == 13 and len(monitor) == 1 + 4 * 3
+    assert progress[-1][:2] == ["3072", "12"]  # 3100 rounded down to whole updates
+
+
+def episodes_by_step(name):
+    """Episodes of one step, each worth its environment's number over the ranks: the log has them step after step.
+
+    There are twice as many on each rank as the window holds.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import gymnasium as gym
+    import tensorflow as tf
+
+    from baselines_lite import registry
+    from tests.logs import reproducible
+
+    class Numbered(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+        def __init__(self, number):
+            self.number = float(number)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), self.number, True, False, {}
+
+    comm, replay = get_comm(), dict(learning_starts=700, buffer_size=900) if name == "deepq" else {}
+    numbers = iter((2 * comm.rank, 2 * comm.rank + 1))
+    tf.config.run_functions_eagerly(True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            registry.find(name).learn(lambda: Numbered(next(numbers)), 800, num_env=2, nsteps=100, log_path=folder,
+                                      log_interval=1, print_interval=1e9, **replay)
+            if comm.rank == 0:
+                progress, monitor = (reproducible(Path(folder) / f"{name}.csv") for name in ("progress", "monitor"))
+                assert [row[progress[0].index("eprewmean")] for row in progress[1:]] == ["1.5"] * 2, progress
+                assert [row[0] for row in monitor[1:]] == ["0", "1", "2", "3"] * 200
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def ranks_share_a_default_folder():

@@ -22,7 +22,7 @@ gym.register("Pole-v0", CartPoleEnv, max_episode_steps=50)
 """
 SCRIPT = f"""#!{sys.executable}
 import sys
-from baselines_lite.run import console
+from baselines_lite.console import console
 if __name__ == "__main__":
     sys.exit(console())
 """

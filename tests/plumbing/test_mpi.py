@@ -95,6 +95,7 @@ ON_TWO_RANKS = [
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
     "ranks_share_a_default_folder", "rank_0_decides_on_files", "natural_steps_where_ranks_round_differently",
+    "episodes_by_step,a2c", "episodes_by_step,deepq",
 ]
 
 
@@ -196,15 +197,17 @@ def test_missing_mpi4py_is_explained(cli, tmp_path):
                                                (2, signal.SIGINT)])
 def test_a_signal_saves_the_policy_on_the_way_out(tmp_path, ranks, number):
     launch = [str(MPIRUN), "-np", str(ranks)] if ranks > 1 else []
-    flags = [*SMALL, "--num_timesteps=100000000", "--log_path=log", "--print_interval=0"]
+    flags = [*SMALL, "--num_timesteps=100000000", "--log_path=log", "--play"]
     process = subprocess.Popen([*launch, sys.executable, str(ROOT / "run.py"), *flags], cwd=tmp_path,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True)
     try:
         csv = tmp_path / "log/progress.csv"
         until(lambda: csv.exists() and csv.read_text().count("\n") > 5, process)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=HANG)
+        stdout, stderr = process.communicate(timeout=HANG)
     finally:
         process.kill()
     assert process.returncode == 128 + number, stderr
+    assert stdout.count("the run stops after this update") == 1 and "episode 1" not in stdout
+    assert stderr.count(f"exit status {128 + number}, nothing is played") == 1
     assert (tmp_path / "log/model.safetensors").exists() and (tmp_path / "log/curve.png").exists()

@@ -92,6 +92,7 @@ def test_episode_tracker_against_a_naive_one():
                     naive[n] = [0.0, 0]
         found = tracker.finished(rewards, dones, 10.0, 12.0)
         np.testing.assert_allclose([(e.r, e.l) for e in found], expected)
+        assert [e.step for e in found] == np.nonzero(dones)[0].tolist()
         assert all(10 < e.t <= 12 for e in found)
         seen += found
     window = EpisodeWindow()

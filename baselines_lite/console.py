@@ -1,0 +1,58 @@
+"""The way into the command line: from its first moment on, Ctrl-C ends it with one line. Loads nothing that takes time.
+
+Not by KeyboardInterrupt: raised inside an import, that comes out as a long traceback or another exception, or is lost.
+Only a run in training has something to bring to an end, and has handlers of its own meanwhile: see Experiment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+
+STATUS = 128 + signal.SIGINT
+
+unused: list[str] = []  # folders that were made for a run and that nothing has been written to yet
+_stderr: int | None = None  # the terminal, also while others' messages are kept away from it: see tf_setup.quiet
+
+
+def console() -> None:
+    """The installed command `baselines-lite`, run.py and `python -m baselines_lite.run`.
+
+    Modules of the current folder can be named, from wherever the command is started.
+    """
+    global _stderr
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell had it ignored: a background job
+        with contextlib.suppress(OSError):  # there is none
+            _stderr = os.dup(2)
+        signal.signal(signal.SIGINT, end_at_once)
+    if os.getcwd() not in map(os.path.abspath, sys.path):
+        sys.path.insert(0, os.getcwd())
+    from baselines_lite.run import main
+
+    try:
+        status = main()
+    except KeyboardInterrupt:  # by a second Ctrl-C in training
+        end_at_once()
+    sys.exit(status)
+
+
+def end_at_once(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
+    """Ends this process with one line, and with it its workers; under mpirun that ends the other ranks too."""
+    with contextlib.suppress(KeyError, AttributeError):  # they are not loaded, or not wholly
+        for worker in sys.modules["multiprocessing"].active_children():
+            worker.kill()
+        sys.modules["multiprocessing.util"]._exit_function()  # else its tracker complains of leaked semaphores
+    remove_unused()
+    if _stderr is not None:
+        os.write(_stderr, b"stopped by Ctrl-C\n")
+    os._exit(STATUS)
+
+
+def remove_unused() -> None:
+    """Removes the folders that are still empty."""
+    while unused:
+        with contextlib.suppress(OSError):
+            os.removedirs(unused.pop())
