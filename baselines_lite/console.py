@@ -41,14 +41,16 @@ def console() -> None:
 
 def end_at_once(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
     """Ends this process with one line, and with it its workers; under mpirun that ends the other ranks too."""
-    with contextlib.suppress(KeyError, AttributeError):  # they are not loaded, or not wholly
-        for worker in sys.modules["multiprocessing"].active_children():
-            worker.kill()
-        sys.modules["multiprocessing.util"]._exit_function()  # else its tracker complains of leaked semaphores
-    remove_unused()
-    if _stderr is not None:
-        os.write(_stderr, b"stopped by Ctrl-C\n")
-    os._exit(STATUS)
+    try:
+        with contextlib.suppress(KeyError, AttributeError):  # they are not loaded, or not wholly
+            for worker in sys.modules["multiprocessing"].active_children():
+                worker.kill()
+            sys.modules["multiprocessing.util"]._exit_function()  # else its tracker complains of leaked semaphores
+        remove_unused()
+        if _stderr is not None:
+            os.write(_stderr, b"stopped by Ctrl-C\n")
+    finally:
+        os._exit(STATUS)
 
 
 def remove_unused() -> None:

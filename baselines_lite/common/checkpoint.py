@@ -86,9 +86,10 @@ def save_policy(path: str | Path, policy: Policy) -> None:
         part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
+        raise UserError(f"cannot write the model file {str(path)!r}: {error.strerror}") from None
+    finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise UserError(f"cannot write the model file {str(path)!r}: {error.strerror}") from None
 
 
 def load_policy(path: str | Path, network: str | None = None) -> Policy:

@@ -367,12 +367,11 @@ class Experiment:
 
     def _leave(self, error: BaseException | None) -> None:
         if error is None:
-            if self.save_path:
-                self._save(Path(self.save_path))
-            self._signals.restore()
-            number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
-            self.policy.stopped_by = signal.Signals(number) if number else None
-            self.comm.together(self._conclude, root_only=True)
+            try:
+                self._finish()
+            except KeyboardInterrupt as interruption:
+                self._leave(interruption)
+                raise
         else:
             self._signals.restore()
             self._note_environment(error)
@@ -383,6 +382,15 @@ class Experiment:
             vec_env.close(self.venv, at_once=error is not None and not isinstance(error, UserError))
         if error is not None:
             self.comm.fail(error)
+
+    def _finish(self) -> None:
+        """Saves the policy and says where everything lies."""
+        if self.save_path:
+            self._save(Path(self.save_path))
+        self._signals.restore()
+        number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
+        self.policy.stopped_by = signal.Signals(number) if number else None
+        self.comm.together(self._conclude, root_only=True)
 
     def _note_environment(self, error: BaseException) -> None:
         """Adds to an exception which environment raised it, if one did."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from unittest.mock import patch
+from unittest.mock import DEFAULT, Mock, patch
 
 import pytest
 
@@ -50,6 +50,14 @@ def test_learn_returns_the_policy_which_says_that_a_signal_stopped_it(number, si
     assert f"stopped by {number.name} after 96 steps" in out
     assert [signal.getsignal(n) for n in STOP] == before and signal.set_wakeup_fd(-1) == -1
     assert ppo2.learn("CartPole-v1", 64, print_interval=1e9, **OPTIONS).stopped_by is None  # a sweep can go on
+
+
+def test_a_second_ctrl_c_while_the_policy_is_saved_does_not_lose_it(tmp_path, uncompiled):
+    replace = Mock(wraps=os.replace, side_effect=[KeyboardInterrupt, DEFAULT])
+    with patch.object(os, "replace", replace), pytest.raises(KeyboardInterrupt):
+        ppo2.learn("CartPole-v1", 64, save_path=str(tmp_path / "model"), print_interval=1e9, **OPTIONS)
+    assert replace.call_count == 2 and load(str(tmp_path / "model"))
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_the_command_line_makes_a_status_of_it_and_plays_nothing(main, signal_in_update, uncompiled):
