@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "baselines_lite/__init__.py").read_text(encoding="utf-8"))[1]
+VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.py").read_text(encoding="utf-8"))[1]
 
 EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=5.0,<6"],
@@ -39,5 +39,5 @@ setup(
         "tqdm>=4.70,<5",
     ],
     extras_require={**EXTRAS, "all": sorted({p for name in EXTRAS if name != "gpu" for p in EXTRAS[name]})},
-    entry_points={"console_scripts": ["baselines-lite=baselines_lite.console:console"]},
+    entry_points={"console_scripts": ["baselines-lite=baselines_lite.run:console"]},
 )

@@ -13,17 +13,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.version import __version__
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.common.policies.actor_critic import ActorCritic
 
 # Set it to 0 (or pass --verbose) to see TensorFlow's start-up messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-__version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "evaluate", "load"]
 
 
@@ -33,16 +33,16 @@ def load(path: str, network: str | None = None) -> ActorCritic:
     No file makes this import a module: where it has a network of one's own, `module:function`, import that module
     first, or name the network here.
     """
-    from baselines_lite.common import tf_setup
+    from baselines_lite.common.system import tf_setup
 
     tf_setup.load()
-    from baselines_lite.common.checkpoint import load_policy
+    from baselines_lite.common.policies.model_file import load_policy
 
     return load_policy(path, network)
 
 
 def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: bool = True, seed: int = 0) -> ndarray:
-    """Raw returns [episodes] of `policy` in `env`; see `baselines_lite.common.evaluation.evaluate`."""
-    from baselines_lite.common.evaluation import evaluate as run_episodes
+    """Raw returns [episodes] of `policy` in `env`; see `baselines_lite.common.experiment.evaluation.evaluate`."""
+    from baselines_lite.common.experiment.evaluation import evaluate as run_episodes
 
     return run_episodes(policy, env, episodes, deterministic, seed)

@@ -11,7 +11,7 @@ import importlib.util
 import re
 from types import ModuleType
 
-from baselines_lite.common.errors import UserError, unknown
+from baselines_lite.common.system.errors import UserError, unknown
 
 EVERY = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")
 NETWORKS = "mlp, cnn"
@@ -61,7 +61,7 @@ def find(name: str) -> ModuleType:
 
 def one_of_ones_own(path: str) -> ModuleType:
     """The module at a dotted path, which must have an algorithm's parts. Raises UserError."""
-    from baselines_lite.common import tf_setup
+    from baselines_lite.common.system import tf_setup
 
     tf_setup.load()  # a package of one's own may import TensorFlow at once: quietly
     try:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines_lite.common.plotting import plot_curves
+from baselines_lite.common.experiment.plotting import plot_curves
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -49,7 +49,7 @@ class Task:
     milestones: tuple[tuple[float, float], ...] = ()  # (steps, what the score must have reached by then)
 
 
-TOY = "baselines_lite.toy_envs:"
+TOY = "baselines_lite.common.envs.toy_envs:"
 IDENTITY = ("--gamma=0.9", "--nsteps=64", "--num_env=1")
 A2C_IDENTITY = ("--gamma=0.9", "--nsteps=8", "--num_env=1", "--lr=linear:3e-3")
 SEQUENCE = ("--nsteps=10", "--nminibatches=1", "--lr=linear:1e-3", "--gamma=0.9")

@@ -46,7 +46,7 @@ def cli(tmp_path):
 @pytest.fixture
 def main(tmp_path, monkeypatch, capfd):
     """Runs the command line in this process, in an empty folder: like `cli`, without the seconds of a start."""
-    from baselines_lite.run import main
+    from baselines_lite.command_line import main
 
     def run(*flags):
         monkeypatch.chdir(tmp_path)

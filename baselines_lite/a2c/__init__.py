@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines_lite.common import tf_setup
+from baselines_lite.common.system import tf_setup
 
 from .config import PRESETS, Config
 

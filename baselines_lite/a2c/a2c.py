@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines_lite.common import losses
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Minibatches, training_data
-from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.returns import explained_variance, gae
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.common.envs.vec_env import EnvLike
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.minibatch import Minibatches, training_data
+from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.returns import explained_variance, gae
 
 from .config import PRESETS, Config
 

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common import losses
-from baselines_lite.common.actor_q import ActorQ, expected
-from baselines_lite.common.compiled import Compiled
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.gradient_step import GradientStep
-from baselines_lite.common.minibatch import Batch
-from baselines_lite.common.mpi_optimizer import Gradient
-from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.seeding import stream
-from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.common.envs.vec_env import EnvLike
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.gradient_step import GradientStep
+from baselines_lite.common.optim.losses import Batch
+from baselines_lite.common.optim.mpi_optimizer import Gradient
+from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.policies.actor_q import ActorQ, expected
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.system.compiled import Compiled
+from baselines_lite.common.system.seeding import stream
 
 from .config import PRESETS, Config
 from .replay import Replay, Segments, segments_of

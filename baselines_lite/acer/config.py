@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import RolloutConfig, option
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import RolloutConfig
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

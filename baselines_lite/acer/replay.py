@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.memory import require
-from baselines_lite.common.rollout import Rollout
+from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.sampling.rollout import Rollout
+from baselines_lite.common.system.memory import require
 
 
 class Ends(NamedTuple):

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, option
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ActorCriticConfig
+from baselines_lite.common.networks.options import FEED_FORWARD
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config(ActorCriticConfig):
 
     def check_policy(self, policy: Any) -> None:
         """Raises UserError for a network that KFAC does not support."""
-        from baselines_lite.common.kfac import layers_of
+        from baselines_lite.common.optim.kfac import layers_of
 
         layers_of(policy)
 

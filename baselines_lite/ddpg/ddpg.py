@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common import losses
-from baselines_lite.common.compiled import Compiled, graph
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.mpi_optimizer import Gradient
-from baselines_lite.common.networks import Dense
-from baselines_lite.common.replay_buffer import ReplayBuffer, Transitions
-from baselines_lite.common.replay_collector import ReplayCollector, frame_of
-from baselines_lite.common.seeding import stream
-from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.common.envs.vec_env import EnvLike
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.networks.layers import Dense
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.optim.mpi_optimizer import Gradient
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.sampling.replay_buffer import ReplayBuffer, Transitions
+from baselines_lite.common.sampling.replay_collector import ReplayCollector, frame_of
+from baselines_lite.common.system.compiled import Compiled, graph
+from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.seeding import stream
 
 from .config import PRESETS, Config
 from .exploration import make_exploration

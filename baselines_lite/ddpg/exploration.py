@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.parameter_noise import ParameterNoise
-from baselines_lite.common.replay_collector import Explore
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.policies.parameter_noise import ParameterNoise
+from baselines_lite.common.sampling.replay_collector import Explore
+from baselines_lite.common.system.mpi import Comm
 
 from .config import Config
 

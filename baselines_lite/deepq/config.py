@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ReplayConfig, Sizes, option
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ReplayConfig
+from baselines_lite.common.networks.options import Sizes
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common import losses
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.gradient_step import GradientStep
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.mpi_optimizer import Gradient
-from baselines_lite.common.parameter_noise import ParameterNoise
-from baselines_lite.common.policy import Policy
-from baselines_lite.common.q_policy import QPolicy
-from baselines_lite.common.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, Transitions
-from baselines_lite.common.replay_collector import Explore, ReplayCollector, frame_of
-from baselines_lite.common.seeding import stream
-from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.common.envs.vec_env import EnvLike
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.gradient_step import GradientStep
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.optim.mpi_optimizer import Gradient
+from baselines_lite.common.policies.parameter_noise import ParameterNoise
+from baselines_lite.common.policies.policy import Policy
+from baselines_lite.common.policies.q_policy import QPolicy
+from baselines_lite.common.sampling.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, Transitions
+from baselines_lite.common.sampling.replay_collector import Explore, ReplayCollector, frame_of
+from baselines_lite.common.system.seeding import stream
 
 from .config import PRESETS, Config
 

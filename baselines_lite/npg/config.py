@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, check_natural, check_value_minibatches, option
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ActorCriticConfig, check_natural, check_value_minibatches
+from baselines_lite.common.networks.options import FEED_FORWARD
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 EXPLICIT_LIMIT = 6_000  # policy parameters: a float32 matrix of 6,000 x 6,000 takes 144 MB, solving it about 1 GB
 

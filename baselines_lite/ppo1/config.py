@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from baselines_lite.common.config import ActorCriticConfig, check_minibatches, option, sequence_length
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ActorCriticConfig, check_minibatches, sequence_length
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import FEED_FORWARD, ActorCriticConfig, check_natural, check_value_minibatches, option
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ActorCriticConfig, check_natural, check_value_minibatches
+from baselines_lite.common.networks.options import FEED_FORWARD
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from baselines_lite.common import losses
-from baselines_lite.common.cg import Search, conjugate_gradient, line_search
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Minibatches, shuffled, training_data
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.objective import PolicyObjective
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.returns import explained_variance, gae, standardize
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.seeding import stream
-from baselines_lite.common.vec_env import EnvLike
+from baselines_lite.common.envs.vec_env import EnvLike
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.cg import Search, conjugate_gradient, line_search
+from baselines_lite.common.optim.minibatch import Minibatches, shuffled, training_data
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.optim.natural_gradient import PolicyObjective
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.returns import explained_variance, gae, standardize
+from baselines_lite.common.system.seeding import stream
 
 from .config import PRESETS, Config
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.config import ActorCriticConfig, check_value_minibatches, option
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import ActorCriticConfig, check_value_minibatches
+from baselines_lite.common.system.options import option
+from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

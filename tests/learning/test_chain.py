@@ -29,7 +29,7 @@ STEPS = {name: 20_000 for name in OPTIONS} | {"deepq": 10_000, "ddpg": 10_000}
     *((name, "bootstrap", True) for name in registry.ALGORITHMS),
     *((name, "terminal", False) for name in ("ppo2", "deepq", "ddpg"))])  # so the chain tells the two apart
 def test_a_time_limit_is_not_a_death(name, time_limit, goes_on):
-    env = f"baselines_lite.toy_envs:Chain{'Box' if name == 'ddpg' else ''}-v0"
+    env = f"baselines_lite.common.envs.toy_envs:Chain{'Box' if name == 'ddpg' else ''}-v0"
     policy = registry.find(name).learn(env, STEPS[name], seed=0, time_limit=time_limit, print_interval=1e9,
                                        **OPTIONS[name])
     steps_on = np.ravel(policy.step(np.arange(8), deterministic=True)[0]) > 0

@@ -4,12 +4,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common import losses
-from baselines_lite.common.flat import get_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.returns import gae
+from baselines_lite.common.networks.flat import get_flat
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.returns import gae
+from baselines_lite.common.system.mpi import Comm
 
 
 def test_n_step_returns_of_baselines_own_test():

@@ -12,12 +12,12 @@ from baselines_lite import UserError, load
 from baselines_lite.acer import acer
 from baselines_lite.acer.config import Config
 from baselines_lite.acer.replay import Ends, Replay, Segments, restack, segments_of, unstack
-from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.flat import flatten, get_flat, set_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.vec_env import make_vec_env
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.networks.flat import flatten, get_flat, set_flat
+from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.system.mpi import Comm
 from tests.maths.test_recurrent import Short
 
 VECTOR, CHOICE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common.compiled import Compiled
-from baselines_lite.common.flat import flatten, get_flat, set_flat, unflatten
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.networks.flat import flatten, get_flat, set_flat, unflatten
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+from baselines_lite.common.system.compiled import Compiled
+from baselines_lite.common.system.mpi import Comm
 
 
 def variables():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from baselines_lite.common.cg import conjugate_gradient, line_search
+from baselines_lite.common.optim.cg import conjugate_gradient, line_search
 
 
 def positive_definite(n, rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common.compiled import Compiled
+from baselines_lite.common.system.compiled import Compiled
 
 
 class Pair(NamedTuple):

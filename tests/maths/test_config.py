@@ -5,18 +5,10 @@ import dataclasses
 import pytest
 
 from baselines_lite import registry
-from baselines_lite.common.config import (
-    FAMILIES,
-    RunOptions,
-    algorithm_name,
-    convert,
-    option_table,
-    override,
-    preset_values,
-    resolve,
-)
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.schedules import Schedule
+from baselines_lite.common.experiment.config import FAMILIES, RunOptions, algorithm_name, preset_values, resolve
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import convert, option_table, override
+from baselines_lite.common.system.schedules import Schedule
 from baselines_lite.ppo2.config import PRESETS, Config
 
 

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, ddpg, load
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.flat import flatten, get_flat, set_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.replay_buffer import Transitions
+from baselines_lite.common.networks.flat import flatten, get_flat, set_flat
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.sampling.replay_buffer import Transitions
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.ddpg.config import Config
 from baselines_lite.ddpg.ddpg import STATS, Returns, Update
 from baselines_lite.ddpg.exploration import Gaussian, NoisyParameters, OrnsteinUhlenbeck

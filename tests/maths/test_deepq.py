@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, load
-from baselines_lite.common import losses
-from baselines_lite.common.flat import get_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.parameter_noise import ParameterNoise
-from baselines_lite.common.q_policy import QPolicy
-from baselines_lite.common.replay_buffer import Transitions
+from baselines_lite.common.networks.flat import get_flat
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.policies.parameter_noise import ParameterNoise
+from baselines_lite.common.policies.q_policy import QPolicy
+from baselines_lite.common.sampling.replay_buffer import Transitions
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.deepq.config import Config
 from baselines_lite.deepq.deepq import Update, exploration, mean_kl, td_targets
 

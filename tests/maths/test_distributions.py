@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.distributions import Bernoulli, Categorical, DiagGaussian, is_far_from_unit, make_pd
-from baselines_lite.common.errors import UserError
+from baselines_lite.common.networks.distributions import Bernoulli, Categorical, DiagGaussian, is_far_from_unit, make_pd
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 LOGITS, OTHER_LOGITS = RNG.normal(size=(2, 6, 4))

@@ -10,12 +10,24 @@ import tensorflow as tf
 
 from baselines_lite.acktr import acktr
 from baselines_lite.acktr.config import Config
-from baselines_lite.common import kfac, losses, networks
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import flat_gradient, flatten, get_flat, set_flat
-from baselines_lite.common.kfac import Factors, Inverses, Kfac, damped_inverses, factors_of, kl_clip, owners
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.networks.builders import NETWORKS, register
+from baselines_lite.common.networks.flat import flat_gradient, flatten, get_flat, set_flat
+from baselines_lite.common.networks.layers import Conv, Dense
+from baselines_lite.common.optim import kronecker, losses
+from baselines_lite.common.optim.kfac import Kfac, kl_clip, layers_of
+from baselines_lite.common.optim.kronecker import (
+    Factors,
+    Inverses,
+    damped_inverses,
+    factors_of,
+    inputs_of,
+    inverse,
+    owners,
+    to_matrix,
+)
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import Comm
 from tests import HANG
 
 RNG = np.random.default_rng(0)
@@ -23,11 +35,11 @@ VECTOR, PICTURE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(0, 255, (10, 9, 2)
 
 
 def dense(n_in=3, n_out=2):
-    return networks.Dense(n_in, n_out, rng=np.random.default_rng(1), dtype=tf.float64)
+    return Dense(n_in, n_out, rng=np.random.default_rng(1), dtype=tf.float64)
 
 
 def conv(kernel=3, stride=2, n_in=2, n_out=3, padding="VALID", scale=1.0):
-    return networks.Conv(n_in, n_out, kernel, stride, rng=np.random.default_rng(1), padding=padding, scale=scale,
+    return Conv(n_in, n_out, kernel, stride, rng=np.random.default_rng(1), padding=padding, scale=scale,
                          dtype=tf.float64)
 
 
@@ -63,7 +75,7 @@ def test_convolution_factors_against_loops(kernel, stride, padding):
                 patch = x[b, r * stride : r * stride + kernel, c * stride : c * stride + kernel].ravel() * 0.5
                 a = np.append(patch, 1.0)
                 total_a, total_g = total_a + np.outer(a, a) / 2, total_g + np.outer(g[b, r, c], g[b, r, c])
-                V = kfac.to_matrix(layer.w, layer.b).numpy()
+                V = to_matrix(layer.w, layer.b).numpy()
                 np.testing.assert_allclose(a @ V, y[b, r, c], atol=1e-10)  # the patch is what multiplies V
     np.testing.assert_allclose(A, total_a, atol=1e-10)
     np.testing.assert_allclose(G, total_g / (2 * rows * columns), atol=1e-12)
@@ -92,11 +104,11 @@ def test_chosen_positions_estimate_all():
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, "VALID"), (4, 4, "VALID"), (3, 2, "SAME"),
                                                            (4, 2, "SAME")])
 def test_chosen_patches_are_those_of_all(kernel, stride, padding):
-    layer = networks.Conv(2, 3, kernel, stride, rng=RNG, padding=padding, scale=0.5, dtype=tf.float64)
+    layer = Conv(2, 3, kernel, stride, rng=RNG, padding=padding, scale=0.5, dtype=tf.float64)
     x = tf.constant(RNG.normal(size=(4, 11, 9, 2)))
-    every = kfac.inputs_of(layer, x)
+    every = inputs_of(layer, x)
     chosen = [0, 3, every.shape[1] - 1]
-    some = kfac.inputs_of(layer, x, tf.constant(chosen))
+    some = inputs_of(layer, x, tf.constant(chosen))
     np.testing.assert_allclose(some, tf.gather(every, chosen, axis=1), atol=1e-12)
 
 
@@ -310,8 +322,8 @@ def test_two_runs_with_one_seed_agree_bit_for_bit():
 def test_asynchronous_inverses_are_those_of_the_factors_that_were_handed_over(monkeypatch):
     policy, optimizer = made(PICTURE, gym.spaces.Discrete(3), *SMALL, asynchronous=True)
     released = threading.Event()
-    invert = kfac.damped_inverses
-    monkeypatch.setattr(kfac, "damped_inverses", lambda *given: released.wait(HANG) and invert(*given))
+    invert = damped_inverses
+    monkeypatch.setattr(kronecker, "damped_inverses", lambda *given: released.wait(HANG) and invert(*given))
     optimizer.accumulate(batch_for(policy, 16))
     handed_over = [Factors(*map(np.array, pair)) for pair in optimizer.factors]
     optimizer.inverter.refresh(optimizer.factors)
@@ -345,7 +357,7 @@ def test_asynchronous_and_synchronous_updates_agree_once_inverses_are_current():
 
 def test_an_error_in_the_thread_is_raised(monkeypatch):
     policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "mlp", {"num_hidden": 3}, asynchronous=True)
-    monkeypatch.setattr(kfac, "damped_inverses", lambda *_: 1 / 0)
+    monkeypatch.setattr(kronecker, "damped_inverses", lambda *_: 1 / 0)
     optimizer.update(batch_for(policy, 16), 0.1)
     concurrent.futures.wait([optimizer.inverter._job])
     with pytest.raises(ZeroDivisionError):
@@ -391,10 +403,10 @@ def test_each_layer_is_inverted_by_the_rank_with_the_least_to_do():
 def test_the_inverse_of_symmetric_matrices():
     for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
         matrix = (spd(40) + np.eye(40)).astype(dtype)
-        found = kfac.inverse(matrix.copy())
+        found = inverse(matrix.copy())
         np.testing.assert_allclose(found @ matrix, np.eye(40), atol=tolerance)
         np.testing.assert_array_equal(found, found.T)
-    assert np.isnan(kfac.inverse(-np.eye(3))).all()
+    assert np.isnan(inverse(-np.eye(3))).all()
 
 
 def test_inverses_that_cannot_be_computed_leave_the_last_ones_in_use():
@@ -528,13 +540,13 @@ def test_layers_that_kfac_cannot_treat_are_refused(network, options, words):
 
 def refused_at_its_first_statistics(module, words):
     """A network of one's own that is `module`, of a dtype."""
-    networks.register("own")(lambda size, *, rng, dtype, name: module(dtype))
+    register("own")(lambda size, *, rng, dtype, name: module(dtype))
     try:
         policy, optimizer = made(VECTOR, gym.spaces.Discrete(3), "own", {})
         with pytest.raises(UserError, match=words):
             optimizer.accumulate(batch_for(policy, 8))
     finally:
-        del networks.NETWORKS["own"]
+        del NETWORKS["own"]
 
 
 def test_a_layer_that_is_used_twice_is_refused():
@@ -543,7 +555,7 @@ def test_a_layer_that_is_used_twice_is_refused():
 
         def __init__(self, dtype):
             super().__init__()
-            self.layer = networks.Dense(3, 3, rng=RNG, dtype=dtype)
+            self.layer = Dense(3, 3, rng=RNG, dtype=dtype)
 
         def __call__(self, x):
             return self.layer(self.layer(x))
@@ -554,10 +566,10 @@ def test_a_layer_that_is_used_twice_is_refused():
 def test_layers_that_share_a_parameter_are_refused():
     policy = ActorCritic(VECTOR, gym.spaces.Discrete(3), network_options={"num_hidden": 3, "num_layers": 2},
                          dtype=tf.float64)
-    first, second = (m for m in policy.pi_net.submodules if isinstance(m, networks.Dense))
+    first, second = (m for m in policy.pi_net.submodules if isinstance(m, Dense))
     second.b = first.b
     with pytest.raises(UserError, match="share a parameter"):
-        kfac.layers_of(policy)
+        layers_of(policy)
 
 
 def test_a_dense_layer_on_several_vectors_per_example_is_refused():
@@ -566,7 +578,7 @@ def test_a_dense_layer_on_several_vectors_per_example_is_refused():
 
         def __init__(self, dtype):
             super().__init__()
-            self.layer = networks.Dense(1, 2, rng=RNG, dtype=dtype)
+            self.layer = Dense(1, 2, rng=RNG, dtype=dtype)
 
         def __call__(self, x):
             return tf.reshape(self.layer(x[:, :, None]), [-1, 6])
@@ -582,7 +594,7 @@ def test_positions_are_drawn_from_the_whole_picture():
     for _ in range(600):  # the signs of the value's draws matter too, where it shares the network
         some.accumulate(batch)
         every.accumulate(batch)
-    conv = next(i for i, layer in enumerate(some.layers) if isinstance(layer, networks.Conv))
+    conv = next(i for i, layer in enumerate(some.layers) if isinstance(layer, Conv))
     np.testing.assert_allclose(some.factors[conv].A, every.factors[conv].A, rtol=0.05)
     scale = np.abs(every.factors[conv].G).max()
     np.testing.assert_allclose(some.factors[conv].G, every.factors[conv].G, atol=0.1 * scale)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common import losses
+from baselines_lite.common.optim import losses
 
 
 @pytest.mark.parametrize(("advantage", "ratio", "moves"), [

@@ -6,18 +6,19 @@ import pytest
 import tensorflow as tf
 from scipy.signal import correlate
 
-from baselines_lite.common import networks
-from baselines_lite.common.config import Convs
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.flat import flat_gradient
-from baselines_lite.common.observations import Encoder
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.networks import builders
+from baselines_lite.common.networks.flat import flat_gradient
+from baselines_lite.common.networks.layers import Conv, runs_in_numpy
+from baselines_lite.common.networks.observations import Encoder
+from baselines_lite.common.networks.options import Convs
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.errors import UserError
 
 PICTURE = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
 def build(name, shape=(84, 84, 4), dtype=tf.float32, compute=None, **options):
-    return networks.build(name, shape, rng=np.random.default_rng(0), dtype=dtype, compute=compute or dtype, name="net",
+    return builders.build(name, shape, rng=np.random.default_rng(0), dtype=dtype, compute=compute or dtype, name="net",
                           options=options)
 
 
@@ -32,12 +33,12 @@ def test_sizes_of_the_published_networks():
     assert only.out_size == 7744  # 11 x 11 x 64
     x = tf.zeros((2, 84, 84, 4), tf.uint8)
     for net in (cnn, small, only):
-        assert net(x).shape == (2, net.out_size) and not networks.runs_in_numpy(net)
+        assert net(x).shape == (2, net.out_size) and not runs_in_numpy(net)
 
 
 def test_convolution_against_scipy():
     rng = np.random.default_rng(1)
-    conv = networks.Conv(3, 5, 4, 2, rng=rng, scale=0.5, dtype=tf.float64)
+    conv = Conv(3, 5, 4, 2, rng=rng, scale=0.5, dtype=tf.float64)
     conv.b.assign(rng.normal(size=5))
     x = rng.normal(size=(2, 11, 12, 3))
     w, b = conv.w.numpy(), conv.b.numpy()

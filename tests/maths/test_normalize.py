@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.normalize import Moments, Normalize, merge_over_ranks
+from baselines_lite.common.policies.normalize import Moments, Normalize, merge_over_ranks
+from baselines_lite.common.system.mpi import Comm
 
 
 class FakeRanks(Comm):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common.cg import conjugate_gradient
-from baselines_lite.common.flat import get_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.objective import PolicyObjective
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.networks.flat import get_flat
+from baselines_lite.common.optim.cg import conjugate_gradient
+from baselines_lite.common.optim.natural_gradient import PolicyObjective
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.mpi import Comm
 
 BOX = gym.spaces.Box(-1, 1, (3,))
 SPACES = {"discrete": gym.spaces.Discrete(4), "box": gym.spaces.Box(-1, 1, (2,)),

@@ -9,11 +9,11 @@ import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten, flatten_space
 
-from baselines_lite.common import networks
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.observations import Encoder
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.vec_env import stack
+from baselines_lite.common.envs.vec_env import stack
+from baselines_lite.common.networks.builders import takes_pictures
+from baselines_lite.common.networks.observations import Encoder
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.errors import UserError
 
 PICTURE = spaces.Box(0, 255, (20, 24, 3), np.uint8)
 SPACES = {
@@ -81,7 +81,7 @@ def test_numbers_are_normalised_and_one_hots_are_not():
     policy = ActorCritic(space, spaces.Discrete(2), normalize_observations=True)
     np.testing.assert_array_equal(policy.encoder.normalized, [False] * 3 + [True] * 2 + [False])
     raw = np.random.default_rng(0).normal(5, 3, size=(50, 1, 6))
-    from baselines_lite.common.mpi import Comm
+    from baselines_lite.common.system.mpi import Comm
 
     policy.normalize.update(raw, np.zeros((50, 1)), np.zeros((50, 1), bool), Comm())
     obs = {"a": np.array([1]), "b": np.array([[5.0, 8.0]]), "c": np.array([[1]], np.int8)}
@@ -152,7 +152,7 @@ def test_what_is_not_supported_is_refused_by_name(space, words):
 def test_convolutions_without_a_picture_are_refused():
     with pytest.raises(UserError, match="need pictures"):
         ActorCritic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), network="cnn_lstm")
-    assert networks.takes_pictures("my_module:net") and not networks.takes_pictures("lnlstm")
+    assert takes_pictures("my_module:net") and not takes_pictures("lnlstm")
 
 
 def test_gymnasium_still_sorts_the_keys_of_a_plain_dict():

@@ -6,18 +6,18 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, a2c, load, registry
-from baselines_lite.common import losses
-from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.compiled import Compiled
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.flat import get_flat
-from baselines_lite.common.minibatch import Minibatches
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.networks import Activation, Dense, Sequential
-from baselines_lite.common.parameters import Parameter, Parameters, trainable
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.q_policy import QPolicy
+from baselines_lite.common.networks.flat import get_flat
+from baselines_lite.common.networks.layers import Activation, Dense, Sequential
+from baselines_lite.common.networks.parameters import Parameter, Parameters, trainable
+from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.minibatch import Minibatches
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.policies.q_policy import QPolicy
+from baselines_lite.common.system.compiled import Compiled
+from baselines_lite.common.system.mpi import Comm
 
 BOX, CHOICE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(3)
 PICTURE = gym.spaces.Box(0, 255, (36, 36, 4), np.uint8)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common import networks
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.seeding import env_seeds, stream
+from baselines_lite.common.networks.builders import NETWORKS, register
+from baselines_lite.common.networks.layers import Activation, Sequential, orthogonal
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.seeding import env_seeds, stream
 
 BOX, DISCRETE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(5)
 
@@ -30,7 +31,7 @@ def test_numpy_acting_is_compiled_acting(action_space, options, rows):
     np.testing.assert_array_equal(features, copy)  # acting must not write into the rollout
 
 
-@pytest.mark.parametrize("name", networks.Activation.FUNCTIONS)
+@pytest.mark.parametrize("name", Activation.FUNCTIONS)
 def test_a_network_that_begins_with_an_activation_leaves_its_input_alone(name):
     """Also where a layer of one's own, which gives its input back, comes first; and two activations are both applied.
     """
@@ -42,11 +43,11 @@ def test_a_network_that_begins_with_an_activation_leaves_its_input_alone(name):
             return lambda x: x
 
     def begins(size, *, rng, dtype, name):
-        layers = [Same(), networks.Activation("tanh"), Same(), networks.Sequential([networks.Activation("relu")], size)]
-        return networks.Sequential([*layers, networks.Activation(activation), networks.Activation("elu")], size)
+        layers = [Same(), Activation("tanh"), Same(), Sequential([Activation("relu")], size)]
+        return Sequential([*layers, Activation(activation), Activation("elu")], size)
 
     activation = name
-    networks.register("begins")(begins)
+    register("begins")(begins)
     try:
         policy = ActorCritic(BOX, DISCRETE, network="begins", seed=0)
         features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
@@ -57,7 +58,7 @@ def test_a_network_that_begins_with_an_activation_leaves_its_input_alone(name):
         np.testing.assert_allclose(heads, compiled.heads, atol=1e-6)
         np.testing.assert_allclose(values, compiled.values, atol=1e-6)
     finally:
-        del networks.NETWORKS["begins"]
+        del NETWORKS["begins"]
 
 
 def test_an_actor_keeps_its_weights_and_step_uses_the_present_ones():
@@ -87,18 +88,18 @@ def test_a_network_without_a_numpy_backend_acts_compiled():
         def __call__(self, x):
             return x * 0.5
 
-    networks.register("half")(lambda size, *, rng, dtype, name: Half())
+    register("half")(lambda size, *, rng, dtype, name: Half())
     try:
         policy = ActorCritic(BOX, DISCRETE, network="half", seed=0)
         actions = policy.step(np.ones((4, 3), np.float32), deterministic=True)[0]
         assert actions.shape == (4,) and not policy.prefers_xla
     finally:
-        del networks.NETWORKS["half"]
+        del NETWORKS["half"]
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5)])
 def test_orthogonal(shape):
-    w = networks.orthogonal(np.random.default_rng(0), shape, gain=2.0)
+    w = orthogonal(np.random.default_rng(0), shape, gain=2.0)
     gram = w @ w.T if shape[0] <= shape[1] else w.T @ w
     np.testing.assert_allclose(gram, 4 * np.eye(min(shape)), atol=1e-12)
 

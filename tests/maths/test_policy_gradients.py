@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines_lite.common.flat import flat_gradient, get_flat, set_flat
-from baselines_lite.common.minibatch import Minibatches
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.objective import PolicyObjective
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.returns import standardize
+from baselines_lite.common.networks.flat import flat_gradient, get_flat, set_flat
+from baselines_lite.common.optim.minibatch import Minibatches
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.optim.natural_gradient import PolicyObjective
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.returns import standardize
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.npg import npg
 from baselines_lite.npg.config import Config as NpgConfig
 from baselines_lite.ppo1 import ppo1

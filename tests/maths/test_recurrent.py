@@ -6,12 +6,15 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import evaluate, load
-from baselines_lite.common import networks
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.rollout import Collector, flatten, sequences
-from baselines_lite.common.vec_env import make_vec_env
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.networks import builders
+from baselines_lite.common.networks.recurrent import Lstm
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling import collector as collector_module
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.rollout import flatten, sequences
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.ppo2.config import Config
 
 VECTOR, DISCRETE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(4)
@@ -31,7 +34,7 @@ def norm(x, gain, bias):
 def test_the_cell_by_hand(layer_norm):
     """z = x Wx + h Wh + b in the order i, f, o, u; with layer norm LN(x Wx) + LN(h Wh) + b and tanh(LN(c))."""
     rng, n = np.random.default_rng(0), 5
-    cell = networks.Lstm(3, n, rng=rng, layer_norm=layer_norm, dtype=tf.float64)
+    cell = Lstm(3, n, rng=rng, layer_norm=layer_norm, dtype=tf.float64)
     for v in cell.trainable_variables:
         v.assign_add(rng.normal(size=v.shape))
     x, before, h = rng.normal(size=(2, 3)), rng.normal(size=(2, n)), rng.normal(size=(2, n))
@@ -49,7 +52,7 @@ def test_the_cell_by_hand(layer_norm):
 
 
 def build(network="lstm", size=3, dtype=tf.float64, **options):
-    return networks.build(network, size, rng=np.random.default_rng(1), dtype=dtype, compute=dtype, name="net",
+    return builders.build(network, size, rng=np.random.default_rng(1), dtype=dtype, compute=dtype, name="net",
                           options=options)
 
 
@@ -145,9 +148,7 @@ def test_stored_sequences_give_back_the_rollouts_logp_and_values(network, option
 
 def test_the_final_observation_is_valued_with_the_memory_before_the_reset(monkeypatch):
     final = {}
-    from baselines_lite.common import rollout as module
-
-    original = module.final_observations
+    original = collector_module.final_observations
     policy, collector, _ = collected("lstm", {"nlstm": 8}, VECTOR, "shared")
 
     def keep(infos, rows):
@@ -156,7 +157,7 @@ def test_the_final_observation_is_valued_with_the_memory_before_the_reset(monkey
             final.setdefault(int(n), []).append(obs)
         return batch
 
-    monkeypatch.setattr(module, "final_observations", keep)
+    monkeypatch.setattr(collector_module, "final_observations", keep)
     rollout = collector.collect()
     cut = rollout.dones & ~rollout.terminated
     assert cut.any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from baselines_lite.common.returns import explained_variance, gae
+from baselines_lite.common.sampling.returns import explained_variance, gae
 
 GAMMA, LAM = 0.97, 0.9
 

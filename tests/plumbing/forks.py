@@ -5,7 +5,7 @@ import shutil
 from unittest.mock import patch
 
 from baselines_lite import registry
-from baselines_lite.common.mpi import get_comm
+from baselines_lite.common.system.mpi import get_comm
 from tests.conftest import ROOT
 from tests.plumbing.test_table import ACTIONS, CHOICE, SHORT, VECTOR, Anything
 
@@ -78,8 +78,8 @@ def own_policy(name, folder):
 
 def trained_parts(alg, **options):
     """A tiny run: (policy, the parameters of what acts before it, and after it)."""
-    from baselines_lite.common import experiment
-    from baselines_lite.common.parameters import weights
+    from baselines_lite.common.experiment import experiment
+    from baselines_lite.common.networks.parameters import weights
 
     before, enter = [], experiment.Experiment.__enter__
 

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from baselines_lite.common import mpi
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.mpi import get_comm
+from baselines_lite.common.system import mpi
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import get_comm
 from tests import HANG
 
 
@@ -148,16 +148,16 @@ def rank_that_crashes():
 def parameters_drift_apart():
     """On rank 1 a parameter changes behind the algorithm's back: training must end within 100 updates."""
     from baselines_lite import ppo2
-    from baselines_lite.common import rollout
+    from baselines_lite.common.sampling.collector import Collector
 
-    collect = rollout.Collector.collect
+    collect = Collector.collect
 
     def drifting(self):
         if get_comm().rank == 1:
             self.policy.vf_head.b.assign_add([1e-7])
         return collect(self)
 
-    with patch.object(rollout.Collector, "collect", drifting):
+    with patch.object(Collector, "collect", drifting):
         ppo2.learn("CartPole-v1", 1e6, num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
 
 
@@ -180,7 +180,7 @@ def nan_on_one_rank():
 def environment_of_one_rank_fails(folder):
     """Rank 1's second environment raises an exception in the fourth update; it says what each update has left."""
     from baselines_lite import ppo2
-    from baselines_lite.common.experiment import Experiment
+    from baselines_lite.common.experiment.experiment import Experiment
     from tests.plumbing.test_last_whole_update import Breaks, digest
 
     rank, log, numbers = get_comm().rank, Experiment.log, iter(range(2))
@@ -268,13 +268,13 @@ def equal_parameters(name, env=None, updates=50):
 
     from baselines_lite import registry
     from baselines_lite.acer.replay import Replay
-    from baselines_lite.common import rollout
-    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.sampling.collector import Collector
 
     env = env or ("Pendulum-v1" if "Box" in registry.ALGORITHMS[name].actions else "CartPole-v1")
     comm, first, pixels, start = get_comm(), [], "Frameskip" in env, registry.find(name)
     normalizes = not pixels and "normalize_rewards" in {f.name for f in dataclasses.fields(start.Config)}
-    collect = rollout.Collector.collect
+    collect = Collector.collect
 
     def recording(self):
         result = collect(self)
@@ -286,7 +286,7 @@ def equal_parameters(name, env=None, updates=50):
     options |= dict(normalize_observations=True, normalize_rewards=True) if normalizes else {}
     nsteps = 16 if pixels else 32
     drawn, draw = [], Replay.draw
-    with (patch.object(rollout.Collector, "collect", recording),
+    with (patch.object(Collector, "collect", recording),
           patch.object(Replay, "draw", lambda self, rng: drawn.append(draw(self, rng)) or drawn[-1])):
         policy = start.learn(env, int(updates) * 2 * nsteps * comm.size, num_env=2, nsteps=nsteps, print_interval=1e9,
                              **SHORT[name], **options)
@@ -372,13 +372,13 @@ def ranks_share_a_default_folder():
     import os
     import tempfile
 
-    from baselines_lite import run
+    from baselines_lite import command_line
 
     comm, flags = get_comm(), ("--env=CartPole-v1", "--num_timesteps=64", "--num_env=1", "--nsteps=16")
     with (tempfile.TemporaryDirectory() as folder, contextlib.chdir(comm.broadcast(folder)),
-          patch.object(run, "now", lambda: f"by-{comm.rank}")):
+          patch.object(command_line, "now", lambda: f"by-{comm.rank}")):
         for _ in range(2):
-            assert run.main(flags) == 0
+            assert command_line.main(flags) == 0
         assert comm.gather(sorted(os.listdir("runs"))) == [["ppo2-CartPole-v1-by-0", "ppo2-CartPole-v1-by-0-2"]] * 2
 
 
@@ -389,8 +389,8 @@ def rank_0_decides_on_files():
     import contextlib
     import tempfile
 
-    from baselines_lite import load, ppo2, run
-    from baselines_lite.common.flat import get_flat
+    from baselines_lite import command_line, load, ppo2
+    from baselines_lite.common.networks.flat import get_flat
 
     comm = get_comm()
     options = dict(num_env=1, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9, normalize_observations=True)
@@ -415,10 +415,10 @@ def rank_0_decides_on_files():
             except UserError as error:
                 assert f"{path} is given on rank 1, but not on rank 0" in str(error), error
         flags = ("--env=CartPole-v1", "--num_timesteps=64", "--num_env=1", "--nsteps=16", "--nminibatches=1")
-        assert run.main((*flags, "--log_path=mine") if comm.rank == 0 else flags) == 0
-        assert run.main((*flags, "--log_path=others") if comm.rank == 1 else flags) == 0
-        assert run.main((*flags, "--gama=1") if comm.rank == 1 else flags) == 2
-        assert run.main(["--version"] if comm.rank == 0 else flags) == 0
+        assert command_line.main((*flags, "--log_path=mine") if comm.rank == 0 else flags) == 0
+        assert command_line.main((*flags, "--log_path=others") if comm.rank == 1 else flags) == 0
+        assert command_line.main((*flags, "--gama=1") if comm.rank == 1 else flags) == 2
+        assert command_line.main(["--version"] if comm.rank == 0 else flags) == 0
         assert comm.gather(sorted(set(os.listdir()))) == [["log", "m", "mine", "runs"]] * 2
 
 
@@ -427,9 +427,9 @@ def natural_steps_where_ranks_round_differently():
     import gymnasium as gym
     import tensorflow as tf
 
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.objective import PolicyObjective
-    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim.natural_gradient import PolicyObjective
+    from baselines_lite.common.policies.actor_critic import ActorCritic
     from baselines_lite.npg import npg
     from baselines_lite.trpo_mpi import trpo_mpi
 
@@ -467,9 +467,9 @@ def natural_steps_where_ranks_round_differently():
 def equal_parameters_with_replay(name):
     """As equal_parameters, for an algorithm with a replay buffer: it must hold other transitions on each rank."""
     from baselines_lite import registry
-    from baselines_lite.common import experiment
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.replay_buffer import Index
+    from baselines_lite.common.experiment import experiment
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.sampling.replay_buffer import Index
 
     comm, experiments = get_comm(), []
     enter = experiment.Experiment.__enter__
@@ -493,12 +493,12 @@ def replay_steps_of_one_rank_equal_two(name):
     import gymnasium as gym
     import tensorflow as tf
 
-    from baselines_lite.common.deterministic_policy import DeterministicPolicy
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.mpi_adam import MpiAdam
-    from baselines_lite.common.q_policy import QPolicy
-    from baselines_lite.common.replay_buffer import Transitions
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim.mpi_adam import MpiAdam
+    from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+    from baselines_lite.common.policies.q_policy import QPolicy
+    from baselines_lite.common.sampling.replay_buffer import Transitions
+    from baselines_lite.common.system.mpi import Comm
     from baselines_lite.ddpg import config as ddpg_config
     from baselines_lite.ddpg.ddpg import Update as DdpgUpdate
     from baselines_lite.deepq import config as deepq_config
@@ -542,7 +542,7 @@ def copy_trains(name):
 
     import tensorflow as tf
 
-    from baselines_lite.common.flat import get_flat
+    from baselines_lite.common.networks.flat import get_flat
     from tests.plumbing.forks import RATE, copy, edited_loss, trained_parts, with_rate
 
     comm = get_comm()
@@ -566,17 +566,17 @@ def steps_of_one_rank_equal_two(name):
     import tensorflow as tf
 
     from baselines_lite.acktr import acktr
-    from baselines_lite.common import losses
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.kfac import Kfac
-    from baselines_lite.common.minibatch import Minibatches
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.mpi_adam import MpiAdam
-    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-    from baselines_lite.common.objective import PolicyObjective
-    from baselines_lite.common.policy import ActorCritic
-    from baselines_lite.common.returns import standardize
-    from baselines_lite.common.rollout import Rollout
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim import losses
+    from baselines_lite.common.optim.kfac import Kfac
+    from baselines_lite.common.optim.minibatch import Minibatches
+    from baselines_lite.common.optim.mpi_adam import MpiAdam
+    from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+    from baselines_lite.common.optim.natural_gradient import PolicyObjective
+    from baselines_lite.common.policies.actor_critic import ActorCritic
+    from baselines_lite.common.sampling.returns import standardize
+    from baselines_lite.common.sampling.rollout import Rollout
+    from baselines_lite.common.system.mpi import Comm
     from baselines_lite.npg import npg
     from baselines_lite.ppo1 import ppo1
     from baselines_lite.trpo_mpi import trpo_mpi
@@ -658,10 +658,10 @@ def acer_of_one_rank_equals_two():
     from baselines_lite.acer.acer import STATS, Update
     from baselines_lite.acer.config import Config
     from baselines_lite.acer.replay import Ends, Segments
-    from baselines_lite.common.actor_q import ActorQ
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+    from baselines_lite.common.policies.actor_q import ActorQ
+    from baselines_lite.common.system.mpi import Comm
 
     world, N, T, d, K = get_comm(), 2, 6, 3, 4
     rng = np.random.default_rng(0)
@@ -696,10 +696,12 @@ def kfac_on_two_ranks():
     import tensorflow as tf
 
     from baselines_lite.acktr import acktr
-    from baselines_lite.common import kfac, losses
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim import kronecker, losses
+    from baselines_lite.common.optim.kfac import Kfac
+    from baselines_lite.common.optim.kronecker import damped_inverses
+    from baselines_lite.common.policies.actor_critic import ActorCritic
+    from baselines_lite.common.system.mpi import Comm
 
     world, N = get_comm(), 8
     pictures, box = gym.spaces.Box(0, 255, (8, 8, 2), np.uint8), gym.spaces.Box(-1, 1, (2,))
@@ -712,7 +714,7 @@ def kfac_on_two_ranks():
         policy = ActorCritic(pictures, box, network="cnn", network_options={"convs": "3@4/2", "num_hidden": 4}, seed=0,
                              dtype=tf.float64)
         cfg = acktr.Config()
-        return kfac.Kfac(policy, comm, lambda b: losses.actor_critic_loss(policy, b, 0.01, 0.5),
+        return Kfac(policy, comm, lambda b: losses.actor_critic_loss(policy, b, 0.01, 0.5),
                          lambda b: acktr.log_likelihood(policy, cfg, b), acktr.STATS, cold_iter=1, inverse_every=1,
                          **options)
 
@@ -733,12 +735,12 @@ def kfac_on_two_ranks():
     np.testing.assert_array_equal(get_flat(half.variables), before)
 
     late = made(world, asynchronous=True, examples=4, positions=2)
-    invert, released = kfac.damped_inverses, threading.Event()
+    invert, released = damped_inverses, threading.Event()
 
     def natural(updates):
         return [late.update(mine, 0.1)["kfac_kl"] > 0 for _ in range(updates)]
 
-    with patch.object(kfac, "damped_inverses", lambda *given: released.wait() and invert(*given)):
+    with patch.object(kronecker, "damped_inverses", lambda *given: released.wait() and invert(*given)):
         try:
             assert not any(natural(2))  # the second hands the factors to the threads
             if world.rank == 0:
@@ -760,12 +762,12 @@ def recurrent_a2c_of_one_rank_equals_two():
     import gymnasium as gym
     import tensorflow as tf
 
-    from baselines_lite.common import losses
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.minibatch import Minibatches
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.mpi_rmsprop import MpiRmsProp
-    from baselines_lite.common.policy import ActorCritic
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim import losses
+    from baselines_lite.common.optim.minibatch import Minibatches
+    from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
+    from baselines_lite.common.policies.actor_critic import ActorCritic
+    from baselines_lite.common.system.mpi import Comm
 
     world, N, L = get_comm(), 3, 5
     space, rng = gym.spaces.Box(-1, 1, (3,)), np.random.default_rng(0)
@@ -794,11 +796,11 @@ def one_rank_equals_two(target_kl):
     import gymnasium as gym
     import tensorflow as tf
 
-    from baselines_lite.common.flat import get_flat
-    from baselines_lite.common.mpi import Comm
-    from baselines_lite.common.mpi_adam import MpiAdam
-    from baselines_lite.common.policy import ActorCritic
-    from baselines_lite.common.rollout import Rollout
+    from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim.mpi_adam import MpiAdam
+    from baselines_lite.common.policies.actor_critic import ActorCritic
+    from baselines_lite.common.sampling.rollout import Rollout
+    from baselines_lite.common.system.mpi import Comm
     from baselines_lite.ppo2.config import Config
     from baselines_lite.ppo2.ppo2 import Update
 

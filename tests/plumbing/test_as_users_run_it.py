@@ -34,7 +34,7 @@ def train(name, network):
         parameters.append(get_flat(self.policy.trainable_variables).copy())
         figures.append(list(stats.values()))
 
-    env = f"baselines_lite.toy_envs:Identity{'Box' if name == 'ddpg' else 'Discrete'}-v0"
+    env = f"baselines_lite.common.envs.toy_envs:Identity{'Box' if name == 'ddpg' else 'Discrete'}-v0"
     with patch.object(Experiment, "log", logging):
         registry.find(name).learn(env, 48, seed=3, network=network, print_interval=1e9, **SHORT[name])
     return np.array(parameters), np.array(figures)

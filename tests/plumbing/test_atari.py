@@ -9,16 +9,17 @@ import tensorflow as tf
 
 from baselines_lite import evaluate, load, ppo2
 from baselines_lite.acer.replay import Replay, segments_of
-from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.atari import AtariGame, AtariGames, settle, to_watch
-from baselines_lite.common.config import AtariOptions
-from baselines_lite.common.episode_stats import WHOLE_EPISODE_OVER
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.minibatch import Minibatches
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.vec_env import find_spec, make_vec_env
+from baselines_lite.common.envs.atari import AtariGame, AtariGames, settle, to_watch
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.envs.episode_stats import WHOLE_EPISODE_OVER
+from baselines_lite.common.envs.make import find_spec
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.optim.minibatch import Minibatches
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import Comm
 from tests.conftest import ROOT
 from tests.logs import reproducible
 
@@ -248,7 +249,7 @@ def test_evaluation_counts_whole_games():
     policy.info = {"env": "BreakoutNoFrameskip-v4", "atari": vars(options)}
     returns = evaluate(policy, "BreakoutNoFrameskip-v4", episodes=1, deterministic=False, seed=2)
     whole, total, over = reference("BreakoutNoFrameskip-v4", 1, noop_max=0), 0.0, False
-    from baselines_lite.common.seeding import env_seeds, stream
+    from baselines_lite.common.system.seeding import env_seeds, stream
 
     rng, act = stream(2, "evaluation"), policy.actor()
     obs, _ = whole.reset(seed=env_seeds(2, 0, 1, "evaluation environments"))
@@ -321,7 +322,7 @@ def test_a_vector_environment_of_games_can_be_given():
 
 
 def test_a_processor_without_bfloat16_is_told_so(monkeypatch, capsys):
-    from baselines_lite.common import tf_setup
+    from baselines_lite.common.system import tf_setup
 
     for gains in (True, False):
         monkeypatch.setattr(tf_setup, "gains_from_bfloat16", lambda gains=gains: gains)

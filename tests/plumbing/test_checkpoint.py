@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, evaluate, load, ppo2, registry
-from baselines_lite.common import networks
-from baselines_lite.common.checkpoint import ModelFile, space_from_json, space_to_json, weights
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.networks.builders import NETWORKS
+from baselines_lite.common.networks.layers import Dense, LayerNorm
+from baselines_lite.common.networks.parameters import weights
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.file_format import ModelFile, space_from_json, space_to_json
 from tests.conftest import ROOT
 
 
@@ -110,8 +112,8 @@ class Counting(tf.Module):
 
     def __init__(self, size, rng):
         super().__init__()
-        dense = [networks.Dense(n, 4, rng=rng) for n in (size, 4)]
-        self.parts = {"body": dense, "neck": (dense[1], networks.LayerNorm(4))}
+        dense = [Dense(n, 4, rng=rng) for n in (size, 4)]
+        self.parts = {"body": dense, "neck": (dense[1], LayerNorm(4))}
         self.seen = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def __call__(self, x):
@@ -134,7 +136,7 @@ def test_weights_are_named_by_their_paths():
 
 @pytest.mark.parametrize("value_network", ["copy", "shared"])
 def test_layers_without_names_and_what_is_not_trained_come_back(value_network, tmp_path, monkeypatch):
-    monkeypatch.setitem(networks.NETWORKS, "counting", lambda size, *, rng, dtype, name: Counting(size, rng))
+    monkeypatch.setitem(NETWORKS, "counting", lambda size, *, rng, dtype, name: Counting(size, rng))
     policy = ActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), network="counting", seed=4,
                          value_network=value_network)
     nets = {id(net): net for net in (policy.pi_net, policy.vf_net)}.values()

@@ -12,7 +12,9 @@ import matplotlib.font_manager  # noqa: F401  here it looks for fonts, once on a
 import pytest
 
 from baselines_lite import __version__, registry
-from baselines_lite.common.config import MlpOptions, override, resolve
+from baselines_lite.common.experiment.config import resolve
+from baselines_lite.common.networks.options import MlpOptions
+from baselines_lite.common.system.options import override
 from baselines_lite.registry import ALGORITHMS
 from tests.conftest import ROOT
 from tests.logs import reproducible
@@ -97,7 +99,8 @@ def test_videos_while_training(main, tmp_path):
 
 def test_help_is_fast_since_of_all_packages_it_loads_numpy_alone():
     for flags in (("--help",), ("--alg=ppo2", "--help")):
-        code = (f"import sys; before = set(sys.modules); from baselines_lite.run import main; main({flags!r}); "
+        code = ("import sys; before = set(sys.modules); from baselines_lite.command_line import main; "
+                f"main({flags!r}); "
                 "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}; "
                 "assert loaded - set(sys.stdlib_module_names) == {'baselines_lite', 'numpy'}, loaded")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -188,7 +191,7 @@ def test_bad_input_gets_one_sentence_from_a_process_of_its_own(cli, tmp_path):
 
 def test_spaces_that_are_not_supported_are_refused_in_a_sentence(main, monkeypatch, tmp_path):
     (tmp_path / "odd.py").write_text(
-        "import gymnasium as gym\nfrom baselines_lite.toy_envs import Identity\n"
+        "import gymnasium as gym\nfrom baselines_lite.common.envs.toy_envs import Identity\n"
         "gym.register('Odd-v0', Identity, kwargs={'action_space': gym.spaces.Text(3)})\n")
     monkeypatch.syspath_prepend(tmp_path)
     done = main("--env=odd:Odd-v0", "--log_path=log")
@@ -264,7 +267,7 @@ def test_dashes_are_underscores(main, tmp_path):
 MY_CODE = """
 import gymnasium as gym
 import tensorflow as tf
-from baselines_lite.common.networks import Activation, Dense, Sequential
+from baselines_lite.common.networks.layers import Activation, Dense, Sequential
 from baselines_lite.ppo2 import PRESETS, Config
 
 def sequential(size, *, rng, dtype, name, width: int = 16):

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from baselines_lite import UserError, evaluate, registry
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.vec_env import make_vec_env, reset
+from baselines_lite.common.envs.vec_env import make_vec_env, reset
+from baselines_lite.common.policies.actor_critic import ActorCritic
 from tests.plumbing.test_table import SHORT
 
 BOX, CHOICE = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, load, ppo2
-from baselines_lite.common import folders
+from baselines_lite.common.system import folders
 from tests.conftest import ROOT
 
 SMALL = dict(num_env=1, nsteps=8, nminibatches=1, noptepochs=1, print_interval=1e9, seed=0)
@@ -170,7 +170,7 @@ def test_without_a_log_checkpoints_move_aside(tmp_path, monkeypatch, uncompiled)
 
 def test_runs_of_one_second_have_folders_of_their_own(main, tmp_path, monkeypatch, uncompiled):
     """And what is refused leaves none."""
-    monkeypatch.setattr("baselines_lite.run.now", lambda: "now")
+    monkeypatch.setattr("baselines_lite.command_line.now", lambda: "now")
     flags = ("--env=CartPole-v1", "--num_timesteps=16", "--num_env=1", "--nsteps=8", "--nminibatches=1")
     done = main(*flags, "--save_path=.")
     assert done.returncode == 2 and "is a folder" in done.stderr and os.listdir(tmp_path) == []

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from baselines_lite import evaluate, registry
-from baselines_lite.common.errors import UserError
-from baselines_lite.common.policy import Policy
+from baselines_lite.common.policies.policy import Policy
+from baselines_lite.common.system.errors import UserError
 from tests.plumbing.forks import KINDS, PACKAGE, RATE, copy, edited_loss, own_policy, rate_of, trained_parts, with_rate
 
 
@@ -72,7 +72,7 @@ def test_a_copy_with_a_policy_of_its_own(name, lab, main, monkeypatch, tmp_path,
     assert done.returncode == 2 and f"--alg={path}" in done.stderr and done.stderr.count("\n") == 1
     assert "my_lab" not in sys.modules  # what the caller did not name is not imported
     played = []
-    monkeypatch.setattr("baselines_lite.run.watch", lambda policy, env, *_, **__: played.append((policy, env)))
+    monkeypatch.setattr("baselines_lite.command_line.watch", lambda policy, env, *_, **__: played.append((policy, env)))
     done = main(model, "--play", f"--alg={path}")
     assert done.returncode == 0, done.stderr
     (policy, found), = played
@@ -90,7 +90,7 @@ def test_a_copy_with_the_original_policy_needs_no_alg_to_play(lab, main, monkeyp
     done = main(f"--alg={path}", "--env=CartPole-v1", "--num_timesteps=32", *KINDS["ppo2"], "--log_path=log")
     assert done.returncode == 0, done.stderr
     lab.forget()
-    monkeypatch.setattr("baselines_lite.run.watch", lambda *_, **__: None)
+    monkeypatch.setattr("baselines_lite.command_line.watch", lambda *_, **__: None)
     for alg in ((), (f"--alg={path}",)):
         assert main("--load_path=log/model.safetensors", "--play", *alg).returncode == 0
     done = main("--load_path=log/model.safetensors", "--play", "--alg=ppo2")

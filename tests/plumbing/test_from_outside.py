@@ -9,8 +9,8 @@ import gymnasium as gym
 import pytest
 
 from baselines_lite import __version__
-from baselines_lite.common.experiment import play_command
-from baselines_lite.common.policy import ActorCritic
+from baselines_lite.common.experiment.evaluation import play_command
+from baselines_lite.common.policies.actor_critic import ActorCritic
 from tests.conftest import ROOT
 from tests.plumbing.forks import KINDS, copy, own_policy
 
@@ -22,7 +22,7 @@ gym.register("Pole-v0", CartPoleEnv, max_episode_steps=50)
 """
 SCRIPT = f"""#!{sys.executable}
 import sys
-from baselines_lite.console import console
+from baselines_lite.run import console
 if __name__ == "__main__":
     sys.exit(console())
 """

@@ -11,9 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baselines_lite import UserError, load, ppo2, registry
 from baselines_lite.acer import acer
-from baselines_lite.common.checkpoint import contents
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.minibatch import Minibatches
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.optim.minibatch import Minibatches
 from tests.plumbing.test_table import SHORT
 
 SPACE = gym.spaces.Box(-1, 1, (2,))
@@ -53,7 +52,7 @@ def wholes():
 
     def logging(self, *values):
         log(self, *values)
-        found.append({name: np.array(value) for name, value in contents(self.policy).items()})
+        found.append({name: np.array(value) for name, value in self.policy.contents().items()})
 
     with patch.object(Experiment, "log", logging):
         yield found
@@ -72,7 +71,7 @@ def broken_run(name, path, error, after=30, **options):
 
 def is_that_of(path, whole):
     """Whether a file holds just this."""
-    found = contents(load(path))
+    found = load(path).contents()
     return found.keys() == whole.keys() and all(np.array_equal(found[k], whole[k]) for k in whole)
 
 
@@ -183,4 +182,4 @@ def test_under_mpirun_the_rank_that_fails_saves(program, tmp_path):
 
 def digest(policy):
     """Of all that a policy's file holds."""
-    return hashlib.sha256(b"".join(np.array(value).tobytes() for value in contents(policy).values())).hexdigest()
+    return hashlib.sha256(b"".join(np.array(value).tobytes() for value in policy.contents().values())).hexdigest()

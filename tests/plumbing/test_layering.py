@@ -1,6 +1,7 @@
 """What may import what."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from baselines_lite.registry import ALGORITHMS
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "baselines_lite"
+FLOORS = {"system": 0, "networks": 1, "envs": 1, "policies": 2, "sampling": 3, "optim": 4, "experiment": 5}
 
 
 def imports(path):
@@ -20,8 +22,58 @@ def imports(path):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def modules_of(path):
+    """The package's modules that a file imports, at its top or inside a function."""
+    for name in imports(path):
+        if name.startswith("baselines_lite") and (ROOT / f"{name.replace('.', '/')}.py").exists():
+            yield name
+
+
+def test_rooms_import_from_the_floors_below():
+    for path in (PACKAGE / "common").glob("*/*.py"):
+        room = path.parent.name
+        for name in modules_of(path):
+            _, common, *inner = name.split(".")
+            assert common == "common" and len(inner) == 2, (path, name)
+            assert inner[0] == room or FLOORS[inner[0]] < FLOORS[room], (path, name)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    found = {".".join(path.relative_to(ROOT).with_suffix("").parts): set(modules_of(path))
+             for path in PACKAGE.rglob("*.py")}
+    while leaves := [name for name, used in found.items() if not used & found.keys()]:
+        for name in leaves:
+            del found[name]
+    assert not found
+
+
+def test_rooms_and_files_can_be_surveyed():
+    """About a dozen files in a room, about 400 lines in a file."""
+    assert {path.name for path in (PACKAGE / "common").iterdir() if path.is_dir()} - {"__pycache__"} == FLOORS.keys()
+    for room in FLOORS:
+        assert len([p for p in (PACKAGE / "common" / room).glob("*.py") if p.name != "__init__.py"]) <= 12, room
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 410, path
+
+
+def test_an_update_is_understood_from_the_files_that_the_readme_lists():
+    text = (ROOT / "README.md").read_text()
+    files = re.findall(r"`([\w/]+\.py)`", text[text.index("<!-- route -->") : text.index("<!-- end -->")])
+    assert len(files) <= 13
+    assert sum(len((PACKAGE / name).read_text().splitlines()) for name in files) <= 1400
+
+
+def test_private_api_of_others_stands_in_one_file_each():
+    places = {r"\bcall_flat\b": ["common/system/compiled.py"], r"import _\w": ["common/envs/workers.py"],
+              r"tensorflow\.python": []}
+    for pattern, expected in places.items():
+        found = [str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
+                 if re.search(pattern, path.read_text().replace("import __version__", ""))]
+        assert found == expected, pattern
+
+
 def test_common_imports_no_algorithm():
-    for path in (PACKAGE / "common").glob("*.py"):
+    for path in (PACKAGE / "common").rglob("*.py"):
         for name in imports(path):
             assert not any(name.startswith(f"baselines_lite.{alg}") for alg in ALGORITHMS), (path, name)
             assert name != "baselines_lite.registry", path
@@ -37,7 +89,7 @@ def test_algorithms_import_no_other_algorithm_and_their_own_files_relatively():
 
 def test_only_mpi_py_imports_mpi4py():
     for path in PACKAGE.rglob("*.py"):
-        if path != PACKAGE / "common/mpi.py":
+        if path != PACKAGE / "common/system/mpi.py":
             assert not any(name.split(".")[0] == "mpi4py" for name in imports(path)), path
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from baselines_lite.common.logger import Logger
+from baselines_lite.common.experiment.logger import Logger
 
 
 @pytest.mark.parametrize(("steps_left", "words"), [(62_000, "01:02 left"), (93_784_000, "26:03:04 left")])

@@ -14,11 +14,12 @@ import tensorflow as tf
 from safetensors.numpy import save
 
 from baselines_lite import UserError, load
-from baselines_lite.common import networks
-from baselines_lite.common.checkpoint import contents, load_into, weights
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.q_policy import QPolicy
+from baselines_lite.common.networks.layers import Blank, runs_in_numpy
+from baselines_lite.common.networks.parameters import weights
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.policies.model_file import load_into
+from baselines_lite.common.policies.q_policy import QPolicy
 
 VECTOR, CHOICE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(3)
 PICTURE = gym.spaces.Box(0, 255, (4, 9, 9), np.uint8)
@@ -90,7 +91,7 @@ def with_tensor(policy, name, tensor, path):
     """The policy's file with another tensor in the place of one, or with one more."""
     policy.save(str(path))
     metadata, _, _ = split(path.read_bytes())
-    tensors = {n: v.numpy() if hasattr(v, "numpy") else v for n, v in contents(policy).items()} | {name: tensor}
+    tensors = {n: v.numpy() if hasattr(v, "numpy") else v for n, v in policy.contents().items()} | {name: tensor}
     return save(tensors, metadata={"baselines_lite": json.dumps(metadata)})
 
 
@@ -163,7 +164,7 @@ class Memory:
 def test_a_large_file_takes_twice_its_size(tmp_path):
     """56 MB, most of it one tensor."""
     space = gym.spaces.Box(-1, 1, (20_000,))
-    blank = networks.Blank([30_000_000] * 20)
+    blank = Blank([30_000_000] * 20)
     policy = ActorCritic(space, CHOICE, network_options={"num_layers": 1, "num_hidden": 700}, value_network="shared",
                          weights_rng=blank)
     for variable in policy.variables:
@@ -226,7 +227,7 @@ def test_faults_of_json(saved, tmp_path):
 
 def test_faults_of_tensors(saved, tmp_path):
     policy, path = saved["mlp"][0], tmp_path / "m"
-    before = {name: np.array(value) for name, value in contents(policy).items()}
+    before = {name: np.array(value) for name, value in policy.contents().items()}
     w = policy.pi_head.w.numpy()
     for name, tensor, words in [
             ("weights/pi_head/w", w * np.nan, "w is not finite"), ("weights/pi_head/w", w + np.inf, "not finite"),
@@ -239,13 +240,13 @@ def test_faults_of_tensors(saved, tmp_path):
             ("normalize/obs_count", np.array(10, np.int64), "is int64, not float64")]:
         data = with_tensor(policy, name, tensor, path)
         assert words in refusal(path, data) and words in refusal(path, data, policy)
-    for name, value in contents(policy).items():
+    for name, value in policy.contents().items():
         np.testing.assert_array_equal(value, before[name])
 
 
 def test_nothing_is_imported_that_nobody_named(saved, main, tmp_path, monkeypatch):
     (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
-    (tmp_path / "lab.py").write_text("from baselines_lite.common.networks import mlp as net\n")
+    (tmp_path / "lab.py").write_text("from baselines_lite.common.networks.builders import mlp as net\n")
     monkeypatch.syspath_prepend(tmp_path)
     path, (policy, data) = tmp_path / "m", saved["mlp"]
     for network in ("canary:net", "this:s", "os:system", "builtins:print", "unittest.mock:Mock", "canary:", ":net",
@@ -359,7 +360,7 @@ def test_a_fuzz(saved, tmp_path, monkeypatch):
     (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     rng, results, modules = np.random.default_rng(0), Counter(), set(sys.modules)
-    before = {kind: [np.array(value) for value in contents(policy).values()] for kind, (policy, _) in saved.items()}
+    before = {kind: [np.array(value) for value in policy.contents().values()] for kind, (policy, _) in saved.items()}
     for i in range(2000):
         kind = list(POLICIES)[i % len(POLICIES)]
         policy, data = saved[kind]
@@ -374,7 +375,7 @@ def test_a_fuzz(saved, tmp_path, monkeypatch):
             except UserError as error:
                 assert "\n" not in str(error) and len(str(error)) < 900, error
                 results[mutate.__name__, "refused"] += 1
-                assert into is None or all(map(np.array_equal, before[kind], contents(into).values()))
+                assert into is None or all(map(np.array_equal, before[kind], into.contents().values()))
             else:
                 results[mutate.__name__, "taken"] += 1
                 act_once(found)
@@ -387,15 +388,15 @@ def test_a_fuzz(saved, tmp_path, monkeypatch):
 
 def act_once(policy):
     """Finite weights, and an action."""
-    assert all(np.isfinite(value).all() for value in contents(policy).values())
-    if networks.runs_in_numpy(getattr(policy, "pi_net", None) or policy.net):
+    assert all(np.isfinite(value).all() for value in policy.contents().values())
+    if runs_in_numpy(getattr(policy, "pi_net", None) or policy.net):
         with np.errstate(all="ignore"):
             policy.actor()(np.zeros((1, *policy.encoder.shape), policy.encoder.dtype), None)
 
 
 def restore(policy, values):
     """Puts arrays in the order of `contents` back."""
-    mine = contents(policy)
+    mine = policy.contents()
     policy.normalize.load_state({name.removeprefix("normalize/"): value for name, value in zip(mine, values)
                                  if name.startswith("normalize/")})
     for own, value in zip(mine.values(), values):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines_lite.common.mpi import wait_for_reader
+from baselines_lite.common.system.mpi import wait_for_reader
 from baselines_lite.registry import ALGORITHMS
 from tests import HANG
 from tests.conftest import MPIRUN, ROOT, until

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import ppo2
-from baselines_lite.common.flat import flat_gradient, get_flat
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.mpi_adam import MpiAdam
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.rollout import Rollout
+from baselines_lite.common.networks.flat import flat_gradient, get_flat
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.rollout import Rollout
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.ppo2.config import Config
 from baselines_lite.ppo2.ppo2 import STATS, Update, loss_and_stats
 

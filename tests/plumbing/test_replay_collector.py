@@ -6,14 +6,15 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
 from baselines_lite import UserError, ddpg, deepq, registry
-from baselines_lite.common.atari import AtariGames
-from baselines_lite.common.config import AtariOptions
-from baselines_lite.common.deterministic_policy import DeterministicPolicy
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.q_policy import QPolicy
-from baselines_lite.common.replay_buffer import Index, ReplayBuffer
-from baselines_lite.common.replay_collector import ReplayCollector, frame_of
-from baselines_lite.common.vec_env import find_spec, make_vec_env
+from baselines_lite.common.envs.atari import AtariGames
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.envs.make import find_spec
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.policies.q_policy import QPolicy
+from baselines_lite.common.sampling.replay_buffer import Index, ReplayBuffer
+from baselines_lite.common.sampling.replay_collector import ReplayCollector, frame_of
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.ddpg.ddpg import draw
 from tests.plumbing.test_vec_env import MODES, Walk, vector
 

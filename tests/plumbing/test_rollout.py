@@ -6,11 +6,13 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baselines_lite import UserError, evaluate, ppo2, registry
-from baselines_lite.common.episode_stats import EpisodeTracker, EpisodeWindow
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.rollout import Collector, flatten
-from baselines_lite.common.vec_env import family_of, find_spec, make_vec_env
+from baselines_lite.common.envs.episode_stats import EpisodeTracker, EpisodeWindow
+from baselines_lite.common.envs.make import family_of, find_spec
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.rollout import flatten
+from baselines_lite.common.system.mpi import Comm
 
 
 class Count(gym.Env):
@@ -104,7 +106,7 @@ def test_episode_tracker_against_a_naive_one():
 
 @pytest.mark.parametrize(("env_id", "family"), [("CartPole-v1", "classic_control"), ("HalfCheetah-v5", "mujoco"),
                                                 ("FrozenLake-v1", "toy_text"), ("PongNoFrameskip-v4", "atari"),
-                                                ("baselines_lite.toy_envs:Chain-v0", "other")])
+                                                ("baselines_lite.common.envs.toy_envs:Chain-v0", "other")])
 def test_families(env_id, family):
     assert family_of(find_spec(env_id)) == family
 

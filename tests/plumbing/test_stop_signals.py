@@ -13,9 +13,9 @@ from unittest.mock import DEFAULT, Mock, patch
 import pytest
 
 from baselines_lite import load, ppo2
-from baselines_lite.common.evaluation import Player
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.stop_signals import STOP, StopSignals
+from baselines_lite.common.experiment.evaluation import Player
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.system.stop_signals import STOP, StopSignals
 from tests import HANG
 from tests.conftest import MPIRUN, ROOT, until
 

@@ -44,7 +44,7 @@ class Looks(gym.wrappers.TransformObservation):  # writes down what it sees, in 
 
 def main():
     from baselines_lite import a2c, acktr, evaluate, load
-    from baselines_lite.common.config import RunOptions
+    from baselines_lite.common.experiment.config import RunOptions
 
     seen = {}
 

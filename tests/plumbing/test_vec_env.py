@@ -14,11 +14,12 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from baselines_lite import UserError, evaluate, ppo2
-from baselines_lite.common.actor_q import ActorQ
-from baselines_lite.common.mpi import Comm
-from baselines_lite.common.policy import ActorCritic
-from baselines_lite.common.rollout import Collector
-from baselines_lite.common.vec_env import WorkerError, close, make_vec_env
+from baselines_lite.common.envs.vec_env import make_vec_env
+from baselines_lite.common.envs.workers import WorkerError, close
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.system.mpi import Comm
 from tests import HANG
 from tests.conftest import ROOT, until
 from tests.logs import reproducible
@@ -155,7 +156,7 @@ def detour(venv):
 
 
 def test_every_mode_learns_what_is_right_and_a_naive_loop_does_not():
-    make = lambda: gym.make("baselines_lite.toy_envs:Detour-v0")  # noqa: E731
+    make = lambda: gym.make("baselines_lite.common.envs.toy_envs:Detour-v0")  # noqa: E731
     right = {mode.name: detour(SyncVectorEnv([make] * 8, autoreset_mode=mode)) for mode in MODES}
     assert all(p > 0.9 for p in right.values()), right
     naive = detour(CallItSameStep(SyncVectorEnv([make] * 8, autoreset_mode=AutoresetMode.NEXT_STEP)))
@@ -240,7 +241,7 @@ def module(tmp_path):
 
 
 def test_a_workers_exception_has_its_index_and_traceback(cli, module):
-    seeds = [s % 2 for s in __import__("baselines_lite.common.seeding", fromlist=["x"]).env_seeds(0, 0, 3)]
+    seeds = [s % 2 for s in __import__("baselines_lite.common.system.seeding", fromlist=["x"]).env_seeds(0, 0, 3)]
     assert 0 < sum(seeds) < 3  # some environments fail, some do not
     done = cli("--env=my_envs:Fails-v0", "--vec=async", "--num_env=3", "--nsteps=32", "--nminibatches=1",
                "--num_timesteps=960", env={**module, "FAILS": "1"})

@@ -1,0 +1,263 @@
+"""The command line: flags -> learn -> save, play.
+
+    python run.py --alg=ppo2 --env=CartPole-v1 --num_timesteps=1e5
+    python run.py --load_path=model.safetensors --play
+
+`-` and `_` are interchangeable in flags. Flags are parsed by the types of the configuration, never evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from baselines_lite import __version__, load, registry
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.experiment.config import RolloutConfig, RunOptions, algorithm_name, preset_values, resolve
+from baselines_lite.common.networks.options import BUILT_IN
+from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.folders import own_folder, remove_unused, unused
+from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
+from baselines_lite.common.system.options import convert, option, option_table, override
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandOptions:
+    """What only the command line knows."""
+
+    alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of one's own package")
+    env: str = option(None, "Gymnasium id, or module:Id")
+    play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
+    play_episodes: int = option(5, "episodes to play", low=1)
+    deterministic: bool = option(False, "play the most probable action instead of drawing one")
+    help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags, with --env=ID the "
+                        "defaults of its preset")
+    version: bool = option(False, "print the version")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status.
+
+    That is 0, 2 after bad input (one sentence on stderr), or 128 + signal where a signal has stopped the training.
+    """
+    try:
+        comm = get_comm()
+        with comm.guarded():
+            flags, command = comm.together(lambda: understood(sys.argv[1:] if arguments is None else arguments))
+            options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
+            plays = command.play and "load_path" in flags and "num_timesteps" not in flags
+            if comm.broadcast(command.version or command.help or plays):
+                comm.together(lambda: answer(options, command, flags), root_only=True)
+                return 0
+            return train(options, command)
+    except UserError as error:
+        # All ranks raise it: they were told of it (Comm.together), or started in a way that is no good. One speaks.
+        if launched_rank() == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def understood(arguments: Sequence[str]) -> tuple[dict[str, str | None], CommandOptions]:
+    """All flags, and those that only the command line knows as their types. Raises UserError."""
+    flags = complete(parse(arguments), CommandOptions, RunOptions)
+    command = override(CommandOptions(), {k: v for k, v in flags.items() if k in CommandOptions.__dataclass_fields__})
+    if convert("verbose", bool, flags.get("verbose", False)):
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    return flags, command
+
+
+def answer(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
+    """What one process does for all: print, or play with the policy of a file."""
+    if command.version:
+        print(f"baselines_lite {__version__}")
+    elif command.help:
+        print(help_text(command, flags))
+    else:
+        play(options, command, flags)
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str | None]:
+    """`--name=value` and `--name value` as names and texts, a bare `--name` as a name and None. Raises UserError."""
+    flags: dict[str, str | None] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "-h":
+            argument = "--help"
+        if not re.match(r"--[A-Za-z]", argument):
+            raise UserError(f"unexpected argument {argument!r}: write --NAME=VALUE")
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else None
+        elif not value:
+            raise UserError(f"the flag --{name} needs a value after '='")
+        if name in flags:
+            raise UserError(f"the flag --{name} is given twice")
+        flags[name] = value
+    return flags
+
+
+def complete(flags: dict[str, str | None], *config_types: type) -> dict[str, str | None]:
+    """Flags with the bare ones among these types' options made "true". Raises UserError for one that is no switch."""
+    known = {f.name: f.type for t in config_types for f in dataclasses.fields(t)}
+    for name, value in flags.items():
+        if value is None and name in known and "bool" not in str(known[name]):
+            raise UserError(f"the flag --{name} needs a value: --{name}=VALUE")
+    return {name: "true" if value is None and name in known else value for name, value in flags.items()}
+
+
+def train(options: dict[str, Any], command: CommandOptions) -> int:
+    """Trains, and plays afterwards if asked to; the exit status."""
+    comm = get_comm()
+    algorithm, options, run = comm.together(lambda: checked(options, command))
+    made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
+    folder = comm.broadcast(made)
+    if run.log_path is None:
+        options["log_path"] = folder
+    unused.extend([made] if made else [])
+    try:
+        policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
+                                 **{k: v for k, v in options.items() if k != "num_timesteps"})
+    finally:
+        remove_unused()
+    stopped_by = getattr(policy, "stopped_by", None)  # a `learn` of one's own may return something else
+    if stopped_by is not None:
+        if comm.rank == 0:
+            print(f"stopped by {stopped_by.name}: exit status {128 + stopped_by}"
+                  f"{', nothing is played' if command.play else ''}", file=sys.stderr, flush=True)
+        return 128 + stopped_by
+    comm.together(lambda: command.play and watch(policy, command.env, command, made or run.log_path), root_only=True)
+    return 0
+
+
+def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:
+    """The algorithm, its options and those of the run. Raises UserError for what can be told before a run is set up."""
+    algorithm = registry.find(command.alg)
+    options = known_options(algorithm, options)
+    if command.env is None:
+        raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
+    return algorithm, options, check_before_loading(algorithm, command.env, options)
+
+
+def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict[str, str]:
+    """An algorithm's options, each with a value. Raises UserError for a flag that does not exist."""
+    types = (CommandOptions, RunOptions, algorithm.Config, AtariOptions, *BUILT_IN.values())
+    known = {f.name for t in types for f in dataclasses.fields(t)}
+    for name in options:
+        if name not in known and ":" not in str(options.get("network", "")):
+            raise unknown("flag", f"--{name}", [f"--{k}" for k in known], list_all=False)
+    return {name: "true" if value is None else value for name, value in complete(options, *types).items()}
+
+
+def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
+    """Finds bad input before TensorFlow is loaded, which takes seconds."""
+    for kind in (RunOptions, algorithm.Config):  # before environments are loaded
+        with_known(kind(), options)
+    run = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, launched_size()).run
+    if run.load_path and launched_rank() == 0 and not os.path.isfile(run.load_path):  # rank 0 loads it for all
+        raise UserError(f"there is no model file {run.load_path!r}")
+    return run
+
+
+def default_log_path(command: CommandOptions) -> str:
+    """The name of a folder below runs/, after algorithm, environment and time."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm_name(command.alg)}-{command.env}")
+    return os.path.join("runs", f"{name}-{now()}")
+
+
+def now() -> str:
+    """The time of day as part of a folder's name."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
+    """Plays with the policy of a file, in the environment it was trained in unless --env says otherwise."""
+    allowed = {"load_path", "seed", "log_path", "network", "verbose"}
+    for name in options:
+        if name not in allowed:
+            raise UserError(f"--{name} has no meaning with --play and --load_path; they take --alg, --env, --network, "
+                            "--play_episodes, --deterministic, --seed and --log_path")
+    options = complete(options, RolloutConfig)
+    with_known(RunOptions(), options)
+    if "alg" in flags:
+        registry.find(command.alg)  # the policy's class may be one of its own
+    policy = load(options["load_path"], options.get("network"))
+    env = command.env or env_of(policy, options["load_path"])
+    if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
+        raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
+                        f"not {command.alg}")
+    watch(policy, env, command, options.get("log_path") or os.path.dirname(options["load_path"]) or ".",
+          seed=convert("seed", int, options.get("seed", 0)))
+
+
+def env_of(policy: Any, path: str) -> str:
+    """The environment in which a file's policy was trained. Raises UserError where that would import a module."""
+    env = policy.info.get("env")
+    if env is None:
+        raise UserError(f"the model file {path!r} does not say in which environment it was trained; give --env=ID")
+    module, colon, _ = env.rpartition(":")
+    if colon and module not in sys.modules:
+        raise UserError(f"the model file {path!r} was trained in {env}, from a module that nobody has imported; if you "
+                        f"trust it, give --env={env}")
+    return env
+
+
+def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int = 0) -> None:
+    """Plays episodes in a window or into videos below `folder`, and prints their returns."""
+    from baselines_lite.common.experiment.evaluation import watch_episodes
+
+    returns = []
+    for ret, cut in watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
+                                   os.path.join(folder, "videos", now())):
+        returns.append(ret)
+        print(f"episode {len(returns)}: return {ret:.1f}{', cut off by the time limit' if cut else ''}", flush=True)
+    print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")
+
+
+def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
+    """Every flag with type, default and meaning, generated from the configuration.
+
+    With --alg or --env also those of the algorithm; with --env or --env_type defaults are as the preset has them.
+    """
+    run = with_known(RunOptions(), {k: v for k, v in flags.items() if k in ("preset", "env_type")})
+    if "alg" in flags or command.env or run.env_type:
+        algorithm, values = registry.find(command.alg), {}
+        title = f"{command.alg} (defaults; with --env=ID those of its preset)"
+        if command.env or run.env_type:
+            family = run.env_type or family_of_id(command.env)
+            values = preset_values(algorithm.PRESETS, run.preset, family)
+            title = f"{command.alg} (defaults of the preset {run.preset} for {family})"
+        run, config = with_known(run, values), with_known(algorithm.Config(), values)
+        rest = ["", f"{title}:", option_table(config)]
+        networks = config.__dataclass_fields__["network"].metadata["help"]
+        for name, options in BUILT_IN.items():
+            if re.search(rf"\b{name}\b", networks):
+                own = with_known(options(), values if name == config.network else {})
+                rest += ["", f"network {name}:", option_table(own)]
+        rest += ["", "Atari games:", option_table(AtariOptions)]
+    else:
+        rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
+        rest += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
+    usage = ["usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
+             "       python run.py --load_path=FILE --play"]
+    return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
+
+
+def with_known(config: Any, values: Mapping[str, Any]) -> Any:
+    """A config with those of the values that are its options."""
+    return override(config, {k: v for k, v in values.items() if k in config.__dataclass_fields__})
+
+
+def family_of_id(env: str) -> str:
+    """The family of the environment with that id."""
+    from baselines_lite.common.envs.make import family_of, find_spec  # loads Gymnasium, which takes a second
+
+    return family_of(find_spec(env))

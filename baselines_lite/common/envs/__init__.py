@@ -1,0 +1,1 @@
+"""Environments: made from ids, vectorised, checked, counted, recorded."""

@@ -1,0 +1,121 @@
+"""One environment of an id."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import re
+import sys
+from typing import Any
+
+import gymnasium as gym
+
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.envs.env_rules import Checked
+from baselines_lite.common.system.errors import UserError
+
+# Gymnasium's extra that brings a family's dependencies, where it is not our default.
+EXTRAS = {"mujoco": "baselines-lite[mujoco]", "box2d": "gymnasium[box2d]"}
+
+
+class DropInfo(gym.Wrapper):
+    """Forgets `info`: SyncVectorEnv batches every key of it into arrays at every step, 5 us on HalfCheetah (of 45)."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        return obs, reward, terminated, truncated, {}
+
+
+def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
+    """The family whose preset fits: atari, mujoco, box2d, classic_control, toy_text or other."""
+    entry_point = spec.entry_point if spec is not None else None
+    module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    if module.startswith("ale_py"):
+        return "atari"
+    for family in ("mujoco", "box2d", "classic_control", "toy_text"):
+        if module.startswith(f"gymnasium.envs.{family}"):
+            return family
+    return "other"
+
+
+def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+    """The spec of an id, or of `module:Id` after importing the module. Raises UserError with the nearest ids."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"cannot import the module of the environment {env_id!r}: {error}") from None
+    else:
+        register_atari(name)
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"Gymnasium says: {str(error).splitlines()[0]}"
+        raise UserError(f"unknown environment {env_id!r}; {hint}") from None
+
+
+def register_atari(name: str) -> None:
+    """Registers ale-py's ids where the name may be one of them."""
+    if name not in gym.registry and re.fullmatch(r"ALE/.*|[A-Za-z0-9]+-v[045]", name):
+        import ale_py
+
+        gym.register_envs(ale_py)
+
+
+def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None) -> gym.Env:
+    """One environment of a registered id. Raises UserError where it cannot be made, naming what is missing."""
+    # Gymnasium's checks at every step cost as much as CartPole itself: env_rules looks at the first one, and that
+    # environments are reset before they are stepped is for our tests.
+    spec = copy.deepcopy(spec)
+    spec.order_enforce = False
+    try:
+        return gym.make(spec, disable_env_checker=True, **({"render_mode": render_mode} if render_mode else {}))
+    except gym.error.DependencyNotInstalled as error:
+        extra = EXTRAS.get(family_of(spec))
+        hint = f"pip install '{extra}'" if extra else "install what it asks for"
+        raise UserError(f"the environment {spec.id} needs a missing package ({error}); {hint}") from None
+    except Exception as error:
+        raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
+             atari: AtariOptions | None = None) -> gym.Env:
+    """One environment of an id or `module:Id`, ready to be stepped. Raises UserError where it cannot be made."""
+    spec = find_spec(env_id)
+    if family_of(spec) == "atari":
+        from baselines_lite.common.envs.atari import AtariGame
+
+        game = AtariGame(spec, atari or AtariOptions(), render_mode and "rgb_array")
+        return gym.wrappers.HumanRendering(game) if render_mode == "human" else game
+    if not verbose:
+        silence_mujoco(spec)
+    env = make_env(spec, render_mode)
+    if family_of(spec) == "classic_control":
+        return env  # which has no info to forget
+    return DropInfo(Checked(env) if family_of(spec) == "other" else env)  # Gymnasium's own keep the rules
+
+
+def silence_mujoco(spec: gym.envs.registration.EnvSpec) -> None:
+    """Keeps MuJoCo's deprecation notes off the terminal and its MUJOCO_LOG.TXT out of the working directory.
+
+    Other warnings (an unstable simulation, say) go to stderr, each once.
+    """
+    if family_of(spec) != "mujoco":
+        return
+    try:
+        import mujoco
+    except ImportError:
+        return  # make_env says so
+    mujoco.set_mju_user_warning(_print_once)
+
+
+_printed: set[str] = set()
+
+
+def _print_once(message: str) -> None:
+    if "deprecated" not in message and message not in _printed:
+        _printed.add(message)
+        print(f"MuJoCo: {message.strip()}", file=sys.stderr)

@@ -1,0 +1,256 @@
+"""What a run is told: the options around it, and what every algorithm's config begins with; presets.
+
+An algorithm's config is a frozen dataclass of `option(...)` fields; see system/options.py. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.networks.check_options import check_network_options
+from baselines_lite.common.networks.options import FEED_FORWARD, WITH_MEMORY
+from baselines_lite.common.system.errors import UserError, counted, unknown
+from baselines_lite.common.system.options import option, override
+
+FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
+
+
+def algorithm_name(package: str) -> str:
+    """What an algorithm is called: "ppo2" for the package baselines_lite.ppo2, "my_lab.my_ppo" for one's own."""
+    if not package:
+        raise UserError("an algorithm is named after its package, and this one's file is in none: put it into a folder "
+                        "and import it from there, or give Experiment a name in place of __package__")
+    return package.removeprefix("baselines_lite.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What surrounds an algorithm: the run's length, seed, files and display. The same for every algorithm."""
+
+    seed: int = option(0, "seed of weights, environments, noise and shuffling", low=0)
+    num_timesteps: int = option(1_000_000, "environment steps over all environments and ranks; rounded down to whole "
+                                "updates", low=1)
+    schedule_timesteps: int | None = option(None, "let schedules fall as in a run of so many steps, of which this is "
+                                            "the beginning (default: num_timesteps)", low=1)
+    preset: str = option("default", "named set of hyperparameters; 'baselines' restores the original's choices")
+    env_type: str | None = option(None, "family whose preset to use, instead of the one detected", choices=FAMILIES)
+    reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
+    tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
+    log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
+    log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
+    print_interval: float = option(2.0, "least seconds between two tables on stdout", low=0)
+    save_path: str | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
+    save_interval: int = option(0, "updates between two checkpoints of the policy beside the log; 0: none", low=0)
+    load_path: str | None = option(None, "policy file to start from, or to play")
+    target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this")
+    save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
+    save_video_length: int = option(200, "steps per recorded video", low=1)
+    threads: int | None = option(None, "compute threads per rank (default: 1 for an mlp, which more threads slow "
+                                 "down, else the host's cores shared among its ranks)", low=1)
+    vec: str | None = option(None, "where environments run: 'sync' in this process, 'async' in worker processes, "
+                             "'native' in the id's own vector environment (default: native for Atari, else sync)",
+                             choices=("sync", "async", "native"))
+    dtype: str = option("float32", "arithmetic of convolutional networks; weights, losses and the optimizer stay "
+                        "float32", choices=("float32", "bfloat16"))
+    verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """What the config of every algorithm that learns from rollouts begins with. Counts are per rank."""
+
+    num_env: int = option(8, "environments per rank", low=1)
+    nsteps: int = option(128, "steps per environment and update", low=1)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+    network: str = option("mlp", WITH_MEMORY)
+    value_network: str = option("copy", "'shared': the value is a head on the policy's network, 'copy': on its own",
+                                choices=("shared", "copy"))
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
+                             "'terminal' as the original, which takes a time limit for death",
+                             choices=("bootstrap", "terminal"))
+    streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
+                          choices=("rank", "same"))
+
+    @property
+    def nbatch(self) -> int:
+        """Samples per rank and update."""
+        return self.num_env * self.nsteps
+
+    def describe_batch(self, ranks: int) -> str:
+        """What an update of all ranks is made of, for the start of a run."""
+        return (f"batch {ranks * self.nbatch} = {counted(ranks, 'rank')} x num_env {self.num_env} x nsteps "
+                f"{self.nsteps}")
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+
+    def check_budget(self, steps: int, ranks: int) -> None:
+        """Raises UserError if so many steps, whole updates over all ranks, are too few for what is wanted of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """What the config of every algorithm that draws single transitions from a replay buffer begins with.
+
+    Counts are per rank unless they say otherwise; schedules go by the global steps.
+    """
+
+    num_env: int = option(1, "environments per rank", low=1)
+    nsteps: int = option(100, "steps of every environment between two rows of the log", low=1)
+    batch_size: int = option(32, "transitions per gradient step and rank", low=1)
+    buffer_size: int = option(1_000_000, "transitions in the replay buffer", low=1)
+    learning_starts: int = option(1000, "environment steps, over all ranks, before the first gradient step", low=1)
+    gamma: float = option(0.99, "discount", low=0, high=1)
+    network: str = option("mlp", FEED_FORWARD)
+    time_limit: str = option("bootstrap", "a truncated episode's value: 'bootstrap' from its final observation, or "
+                             "'terminal' as the original, which takes a time limit for death",
+                             choices=("bootstrap", "terminal"))
+
+    def describe_batch(self, ranks: int) -> str:
+        """What a gradient step of all ranks is made of, for the start of a run."""
+        return (f"minibatches of {ranks * self.batch_size} = {counted(ranks, 'rank')} x batch_size "
+                f"{self.batch_size}; a row of the log each {ranks * self.num_env * self.nsteps} steps")
+
+    def check(self) -> None:
+        """Raises UserError for values that do not go together."""
+        least = max(self.batch_size, self.num_env * self.nsteps)
+        if self.buffer_size < least:
+            raise UserError(f"buffer_size={self.buffer_size} must be at least {least}: batch_size={self.batch_size}, "
+                            f"and num_env={self.num_env} x nsteps={self.nsteps}")
+
+    def check_budget(self, steps: int, ranks: int) -> None:
+        """Raises UserError if so many steps, whole rows of the log over all ranks, would train nothing."""
+        if steps <= self.learning_starts:
+            raise UserError(f"a budget of {steps} steps (num_timesteps, in whole rows of nsteps={self.nsteps} per "
+                            f"environment) would train nothing: the first learning_starts={self.learning_starts} only "
+                            "fill the replay buffer")
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCriticConfig(RolloutConfig):
+    """What the config of every on-policy actor-critic algorithm begins with."""
+
+    one_optimizer: ClassVar[bool] = False  # trains policy and value together; see ActorCritic's `joined`
+
+    lam: float = option(0.95, "GAE's lambda", low=0, high=1)
+    logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
+    action_scale: bool | None = option(None, "bring a bounded Box's actions from [-1, 1] to its bounds (default: where "
+                                       "these differ from -1 and 1 by a factor over 3)")
+    normalize_observations: bool = option(False, "normalise observations by running statistics")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum")
+    statistics: str = option("global", "normalisation statistics of all ranks or each rank's own",
+                             choices=("global", "rank"))
+
+
+def check_minibatches(config: Any) -> None:
+    """Raises UserError unless nminibatches shares out a config's batch, and seq_len its sequences."""
+    c = config
+    if c.nbatch % c.nminibatches:
+        raise UserError(f"nminibatches={c.nminibatches} does not divide the batch of num_env={c.num_env} x "
+                        f"nsteps={c.nsteps} = {c.nbatch} samples per rank")
+    if c.seq_len is not None and not shares_out(c, c.seq_len):
+        raise UserError(f"seq_len={c.seq_len} does not fit: it must divide nsteps={c.nsteps}, and "
+                        f"nminibatches={c.nminibatches} the sequences of num_env={c.num_env} environments")
+
+
+def shares_out(config: Any, length: int) -> bool:
+    """Whether sequences of that length make up the rollout and can be shared out among the minibatches."""
+    return config.nsteps % length == 0 and config.nbatch // length % config.nminibatches == 0
+
+
+def sequence_length(config: Any) -> int:
+    """Steps per training sequence of a recurrent network: seq_len, or the longest that can be shared out."""
+    return config.seq_len or max(n for n in range(1, config.nsteps + 1) if shares_out(config, n))
+
+
+def check_value_minibatches(config: Any) -> None:
+    """Raises UserError where a batch has fewer samples than vf_minibatches."""
+    if config.nbatch < config.vf_minibatches:
+        raise UserError(f"vf_minibatches={config.vf_minibatches} is more than the batch of num_env={config.num_env} x "
+                        f"nsteps={config.nsteps} = {config.nbatch} samples per rank")
+
+
+def check_natural(policy: Any) -> None:
+    """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
+    if policy.recurrent:
+        raise UserError(f"the network {policy.network} has a memory, which a natural gradient does not support here; "
+                        "use --network=mlp, or vpg, ppo1 or ppo2")
+    if policy.vf_net is policy.pi_net:
+        raise UserError("value_network=shared is not supported: fitting the value would move the policy out of its "
+                        "trust region. Use value_network=copy")
+
+
+def preset_values(presets: Mapping[str, Mapping[str, Mapping[str, Any]]], preset: str, family: str) -> dict[str, Any]:
+    """Values of a named preset for an environment family: the preset's "all" row, overridden by the family's row.
+
+    Raises UserError for a preset that does not exist.
+    """
+    if preset not in presets:
+        raise unknown("preset", preset, presets)
+    rows = presets[preset]
+    return {**rows.get("all", {}), **rows.get(family, {})}
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """Everything that a run was told: options around it, the algorithm's config, its network's and Atari's options."""
+
+    run: RunOptions
+    config: Any
+    network_options: dict[str, Any]
+    atari: AtariOptions
+
+
+def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,
+            values: Mapping[str, Any], ranks: int = 1, one_env: bool = False) -> Resolved:
+    """Options by name, from strings or Python values, as a checked configuration.
+
+    Precedence: the defaults, the preset for the environment's family, `values`. A name that RunOptions, AtariOptions
+    and the config do not know must be an option of the network. Raises UserError for anything that cannot be meant,
+    also for a budget smaller than one update of all `ranks`. `one_env`: there is one environment, an object; by default
+    it gives as many samples per update as the preset's `num_env` would.
+    """
+    run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
+                                            for t in (RunOptions, config_type, AtariOptions))
+    run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})  # says which preset
+    atari_values = {k: v for k, v in values.items() if k in atari_names}
+    atari = override(AtariOptions(), atari_values)
+    if atari_values and family != "atari":
+        raise UserError(f"the option {next(iter(atari_values))} is for Atari games, which this environment is not")
+    row = preset_values(presets, run.preset, run.env_type or family)
+    run = override(RunOptions(), {k: v for k, v in {**row, **values}.items() if k in run_names})
+    config = usual = override(config_type(), {k: v for k, v in row.items() if k in config_names})
+    if one_env:
+        config = override(config, dict(num_env=1, nsteps=config.num_env * config.nsteps))
+    config = override(config, {k: v for k, v in values.items() if k in config_names})
+    if one_env and config.num_env != 1:
+        raise UserError(f"num_env={config.num_env} is for an environment's id or factory: an Env object is one "
+                        "environment")
+    known = run_names | config_names | atari_names
+    rest = {k: v for k, v in values.items() if k not in known}
+    if config.network == usual.network:  # a preset's network options are for its own network
+        rest = {k: v for k, v in row.items() if k not in known} | rest
+    network_options = check_network_options(config.network, rest, known)
+    config.check()
+    total = config.num_env * config.nsteps * ranks
+    if run.num_timesteps < total:
+        raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {counted(ranks, 'rank')} x "
+                        f"num_env={config.num_env} x nsteps={config.nsteps} = {total} steps")
+    config.check_budget(run.num_timesteps // total * total, ranks)
+    if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
+        raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
+                        "the schedules would end before the run")
+    return Resolved(run, config, network_options, atari)
+
+
+def with_budget(options: Mapping[str, Any], total_timesteps: float | None) -> dict[str, Any]:
+    """`learn`'s options, the budget among them: total_timesteps, or num_timesteps. Raises UserError for both."""
+    if total_timesteps is None:
+        return dict(options)
+    if "num_timesteps" in options:
+        raise UserError(f"total_timesteps={total_timesteps} and num_timesteps={options['num_timesteps']} are two names "
+                        "of one number: give one of them")
+    return {**options, "num_timesteps": total_timesteps}

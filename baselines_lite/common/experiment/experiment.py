@@ -1,0 +1,404 @@
+"""What surrounds every training loop: configuration, processes, environments, files, the decision to stop.
+
+    with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
+        policy = exp.policy
+        while not exp.finished:
+            rollout = ...
+            exp.log(rollout, {...})
+
+Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
+last whole update, and ends all ranks unless they raise it together. SIGINT or SIGTERM inside it ends the loop after the
+present update; policy.stopped_by tells of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from baselines_lite.common.envs import video
+from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.envs.episode_stats import EpisodeWindow, in_order
+from baselines_lite.common.envs.make import family_of
+from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, spec_of
+from baselines_lite.common.envs.workers import close, failed
+from baselines_lite.common.experiment.config import algorithm_name, resolve, with_budget
+from baselines_lite.common.experiment.evaluation import play_command
+from baselines_lite.common.experiment.last_whole import LastWhole
+from baselines_lite.common.experiment.logger import Logger, versions
+from baselines_lite.common.experiment.places import places
+from baselines_lite.common.experiment.plotting import plot_run
+from baselines_lite.common.networks.distributions import is_far_from_unit
+from baselines_lite.common.networks.flat import get_flat, read
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.model_file import load_into
+from baselines_lite.common.policies.policy import Policy
+from baselines_lite.common.sampling.replay_collector import Experience
+from baselines_lite.common.sampling.rollout import Rollout
+from baselines_lite.common.system import tf_setup
+from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.mpi import Comm, get_comm
+from baselines_lite.common.system.options import to_dict
+from baselines_lite.common.system.stop_signals import StopSignals
+
+PATHS = ("log_path", "save_path", "load_path")
+CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
+
+
+class Experiment:
+    """One training run. Everything that can be wrong with its input is found here, on all ranks together.
+
+    `package` is that of the algorithm, which is named after it; see config.algorithm_name.
+    `total_timesteps` is the option num_timesteps by its other name; None: not given by this one.
+    `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
+    `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
+    `make_buffer` makes what an algorithm that learns from the past stores it in: `buffer`, with its size `nbytes`.
+    """
+
+    def __init__(self, package: str, config_type: type, presets: Mapping[str, Any], env: EnvLike,
+                 total_timesteps: float | None, options: Mapping[str, Any], comm: Comm | None = None,
+                 make_policy: Callable[[Experiment, dict[str, Any]], Policy] | None = None,
+                 make_buffer: Callable[[Experiment], Any] | None = None) -> None:
+        self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
+        self.comm = comm or get_comm()
+        self.algorithm = algorithm_name(package)
+        self._start = time.perf_counter()
+        self._signals, self._stop = StopSignals(self._notice), None
+        self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
+        self._whole: LastWhole | None = None
+        self.nupdates = self.total_timesteps = 0
+        self.window = EpisodeWindow()
+        with self.comm.guarded():
+            self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
+            self.comm.together(self._check_alike)
+            self._follow_rank_0()
+            self.comm.together(self._take_places, root_only=True)
+        self._start_row()
+
+    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: EnvLike,
+                 values: dict[str, Any]) -> None:
+        spec = spec_of(env)
+        self.family = family_of(spec)
+        self.env_name = env if isinstance(env, str) else spec.id if spec is not None else name_of(env)
+        if isinstance(env, VectorEnv):
+            values.setdefault("num_env", env.num_envs)
+        resolved = resolve(config_type, presets, self.family, values, self.comm.size, isinstance(env, gym.Env))
+        self.run, self.config = resolved.run, resolved.config
+        self.atari: AtariOptions | None = None  # how games are played, settled
+        if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
+            raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
+        self._threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
+        self.threads = tf_setup.setup(self.comm, self._threads)  # those that TensorFlow has
+        videos = self.run.save_video_interval > 0 and self.comm.rank == 0
+        if videos:
+            video.prepare()
+        self._own_env = not isinstance(env, VectorEnv)
+        self.venv = make_vec_env(env, self.config.num_env, vec=self.run.vec,
+                                         render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
+                                         atari=resolved.atari, threads=self.threads)
+        if self.family == "atari":
+            from baselines_lite.common.envs.atari import AtariGames  # loads the emulator: for its games only
+
+            self.atari = self.venv.options if isinstance(self.venv, AtariGames) else None  # None: set up by others
+        cfg = self.config
+        self.policy = self._make_policy(self, resolved.network_options)
+        if hasattr(cfg, "check_policy"):
+            cfg.check_policy(self.policy)
+        self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
+                            "atari": self.atari and to_dict(self.atari), "versions": versions()}
+        self.buffer = self._make_buffer and self._make_buffer(self)
+        self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
+        self.planned_updates = self.run.num_timesteps // self.batch
+
+    def _check_alike(self) -> None:
+        """Raises UserError on all ranks if their settings differ: they would wait for each other for ever.
+
+        Paths may, where rank 0 has one; see _follow_rank_0.
+        """
+        all_ranks = self.comm.gather({k: v and str(v) for k, v in (to_dict(self.run) | to_dict(self.config)).items()})
+        for name, first in all_ranks[0].items():
+            values = [settings[name] for settings in all_ranks]
+            if name in PATHS and first is None and any(values):
+                raise UserError(f"{name} is given on rank {values.index(next(filter(None, values)))}, but not on rank "
+                                "0, which reads and writes the files of all ranks; give it there")
+            if name not in PATHS and any(value != first for value in values):
+                raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
+
+    def _follow_rank_0(self) -> None:
+        """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
+        paths = self.comm.broadcast({name: getattr(self.run, name) for name in PATHS})
+        self.run = dataclasses.replace(self.run, **paths)
+        self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
+        self.folder = self.log_path or Path(self.run.save_path or ".").parent  # for what is written beside the log
+        self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
+        if self.run.load_path:
+            self.comm.together(lambda: load_into(self.policy, self.run.load_path), root_only=True)
+        if self.comm.size > 1:
+            variables = self.policy.variables
+            values, statistics = self.comm.broadcast(([read(v) for v in variables], self.policy.normalize.state()))
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            self.policy.normalize.load_state(statistics)
+
+    def _take_places(self) -> None:
+        if self.save_path:
+            self.policy.description()  # what cannot be saved is found before it is trained
+        with contextlib.ExitStack() as held:
+            aside = held.enter_context(places(self.run, self.save_path, self.folder))
+            self._open_logger()
+            if aside:
+                self.logger.say(f"an earlier run's files are now in {aside}")
+            self._held = held.pop_all()
+
+    def _open_logger(self) -> None:
+        self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
+                             self.run.print_interval, self.run.tensorboard)
+        comm, cfg = self.comm, self.config
+        self.logger.header(self.env_name)
+        self.logger.config({"algorithm": self.algorithm, "env": self.env_name, "family": self.family,
+                            "run": to_dict(self.run), "config": to_dict(cfg), "atari": self.policy.info["atari"],
+                            "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
+                            "threads": self.threads})
+        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {counted(comm.size, 'rank')} on "
+                        f"{counted(comm.hosts, 'host')}, {counted(self.threads, 'thread')} each; "
+                        f"{cfg.describe_batch(comm.size)}; {counted(self.planned_updates, 'update')}, "
+                        f"{self.planned_updates * self.batch} steps")
+        if self.threads != self._threads:
+            self.logger.say(f"TensorFlow was already running, with threads={self.threads}: it keeps them, and its GPU; "
+                            f"threads={self._threads} takes a process of its own")
+        if self.atari is not None:
+            from baselines_lite.common.envs.atari import describe
+
+            self.logger.say(describe(self.atari))
+        if self.buffer is not None:
+            self.logger.say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full")
+        scaled = self.policy.settings.get("action_scale")  # None: a policy that knows no such thing
+        if scaled is not None and is_far_from_unit(self.policy.action_space):
+            self.logger.say("the actions' bounds are far from -1 and 1, where a policy begins: "
+                            + ("its actions are brought to them; action_scale=false clips them instead" if scaled
+                               else "its actions are only clipped; action_scale=true brings them there"))
+        if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
+            self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
+                            "that it gains nothing from it and may lose")
+        if self.run.save_video_interval > 0:
+            every = max(1, self.run.save_video_interval // cfg.num_env)
+            self.venv = video.record(self.venv, self.folder / "videos", every, self.run.save_video_length)
+            with video.drawing(self.env_name):
+                self.venv.reset()
+                self.venv.render()
+
+    def __enter__(self) -> Experiment:
+        self._held.enter_context(tf_setup.limited_pools(self._threads))
+        if self.comm.size == 1:
+            self._listen()
+        return self
+
+    def _listen(self) -> None:
+        """From now on SIGINT and SIGTERM end the run after the update, on all ranks.
+
+        Several ranks do so from the end of the first update: before there is nothing to keep, and if they start unlike,
+        they wait for each other for ever, where no handler of Python's would be run.
+        """
+        self._signals.listen()
+        self._held.callback(self._signals.restore)
+
+    def _notice(self, number: signal.Signals) -> None:
+        if self.comm.rank == 0:
+            self.logger.say(f"{number.name}: the run stops after this update; a second one ends it at once")
+
+    def shape_rewards(self, rewards: np.ndarray) -> np.ndarray:
+        """Raw rewards as they are trained on: clipped to their sign where Atari's options say so, and scaled."""
+        if self.atari is not None and self.atari.clip_rewards:
+            rewards = np.sign(rewards)
+        return rewards * self.run.reward_scale
+
+    @property
+    def noise_rank(self) -> int:
+        """The rank whose streams of random numbers this one uses: its own, or 0 where streams='same' for all."""
+        return self.comm.rank if self.config.streams == "rank" else 0
+
+    @property
+    def frame_stack(self) -> int:
+        """How many frames a picture that the policy sees is a stack of: those of Atari's games, 1 elsewhere."""
+        stacked = self.atari is not None and self.policy.encoder.picture_shape is not None
+        return self.atari.frame_stack if stacked else 1
+
+    @property
+    def horizon(self) -> int:
+        """The steps over which schedules fall: all that are planned, or schedule_timesteps."""
+        return self.run.schedule_timesteps or self.planned_updates * self.batch
+
+    @property
+    def remaining(self) -> float:
+        """The fraction of the schedules' steps left before this update: 1 at the first, 1 / updates at the last.
+
+        More at the last where schedule_timesteps says that the run is the beginning of a longer one.
+        """
+        return 1.0 - self.nupdates / (self.horizon // self.batch)
+
+    @property
+    def finished(self) -> bool:
+        """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
+        return self._stop is not None
+
+    def log(self, rollout: Rollout | Experience, stats: Mapping[str, float],
+            times: Mapping[str, float] | None = None) -> None:
+        """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
+
+        `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
+        algorithm's own stages took, whose shares are logged beside the others. One collective; now and then another,
+        which proves that the ranks' parameters are finite (UserError) and bitwise equal (RuntimeError).
+        """
+        self.nupdates += 1
+        self.total_timesteps += self.batch
+        if self.nupdates == 1:  # environments may have loaded more libraries meanwhile
+            self._held.enter_context(tf_setup.limited_pools(self._threads))
+            if self.comm.size > 1:
+                self._listen()
+        self._times["env"] += rollout.time_env
+        self._times["act"] += rollout.time_act
+        self._times["comm"] = self.comm.seconds - self._row_comm
+        for name, seconds in (times or {}).items():
+            self._times[name] = self._times.get(name, 0.0) + seconds
+        everyone = self.comm.gather((self._signals.number, dict(stats), self._times, rollout.episodes))
+        signals, figures, times, episodes = zip(*everyone, strict=True)
+        finished = in_order(episodes)
+        self.window.add(finished)
+        self._stop = self._why_stop(max(signals))
+        if self.nupdates % CHECK_EVERY == 0 or self.finished:
+            self.comm.together(self._check_parameters)
+        if self.save_path:
+            self._whole = self._whole or LastWhole(self.policy)
+            self._whole.note(self.total_timesteps)
+        if self.comm.rank == 0:
+            self.logger.episodes(finished)
+            if self.nupdates % self.run.log_interval == 0 or self.finished:
+                self.logger.row(self._row(figures, times), last=self.finished)
+        if self.nupdates % self.run.log_interval == 0:
+            self._start_row()
+        if self.run.save_interval and self.nupdates % self.run.save_interval == 0:
+            self._save(self.folder / "checkpoints" / f"{self.nupdates:06d}.safetensors")
+
+    def _start_row(self) -> None:
+        self._row_start, self._row_steps, self._row_comm = time.perf_counter(), self.total_timesteps, self.comm.seconds
+        self._times = dict.fromkeys(("env", "act", "comm"), 0.0)
+
+    def _row(self, figures: tuple[dict[str, float], ...], times: tuple[dict[str, float], ...]) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self._row_start
+        shares = {f"share_{name}": float(np.mean([t[name] for t in times])) / elapsed for name in times[0]}
+        shares["share_update"] = max(0.0, 1.0 - sum(shares.values()))
+        return {
+            "total_timesteps": self.total_timesteps,
+            "nupdates": self.nupdates,
+            "time_elapsed": time.perf_counter() - self._start,
+            "sps": (self.total_timesteps - self._row_steps) / elapsed,
+            "eprewmean": self.window.eprewmean,
+            "eplenmean": self.window.eplenmean,
+            "episodes": self.window.count,
+            **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+            **shares,
+        }
+
+    def _why_stop(self, signal_number: int) -> str | None:
+        target, window = self.run.target_return, self.window
+        if signal_number:
+            return f"stopped by {signal.Signals(signal_number).name}"
+        if target is not None and window.full and window.eprewmean >= target:
+            return f"reached the target return {target:g}"
+        if self.nupdates == self.planned_updates:
+            return "used the whole budget"
+        return None
+
+    def _check_parameters(self) -> None:
+        theta = get_flat(self.policy.trainable_variables)
+        self.comm.check_synced(theta)
+        if not np.isfinite(theta).all():
+            raise UserError(f"after {self.total_timesteps} steps the policy's parameters are no longer finite: an "
+                            "observation was not, or the learning rate is too high")
+
+    def _save(self, path: Path) -> None:
+        self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._held, self.comm.guarded():
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if error is None:
+            try:
+                self._finish()
+            except KeyboardInterrupt as interruption:
+                self._leave(interruption)
+                raise
+        else:
+            self._signals.restore()
+            self._note_environment(error)
+            self._save_last_whole(error)
+            if self.comm.rank == 0:
+                self.logger.close()
+        if self._own_env:
+            close(self.venv, at_once=error is not None and not isinstance(error, UserError))
+        if error is not None:
+            self.comm.fail(error)
+
+    def _finish(self) -> None:
+        """Saves the policy and says where everything lies."""
+        if self.save_path:
+            self._save(Path(self.save_path))
+        self._signals.restore()
+        number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
+        self.policy.stopped_by = signal.Signals(number) if number else None
+        self.comm.together(self._conclude, root_only=True)
+
+    def _note_environment(self, error: BaseException) -> None:
+        """Adds to an exception which environment raised it, if one did."""
+        where = None if isinstance(error, UserError | KeyboardInterrupt) else failed(self.venv, error)
+        if where:
+            error.add_note(f"This came from {where} of rank {self.comm.rank}.")
+
+    def _save_last_whole(self, error: BaseException) -> None:
+        """Saves the policy as the last whole update left it, if there was one and it is sound.
+
+        No collective: others may never come to one. After what was raised on all ranks together rank 0 saves for all,
+        after anything else the rank that failed, since its end ends the others wherever they are.
+        """
+        elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
+        if self._whole is None or elsewhere:
+            return
+        self._whole.save(self.save_path)
+
+    def _conclude(self) -> None:
+        mean = self.window.eprewmean
+        self.logger.close()
+        lines = [f"{self.algorithm} {self._stop} after {self.total_timesteps:,} steps in "
+                 f"{time.perf_counter() - self._start:.1f} s; mean return "
+                 + ("unknown: no episode has finished" if mean is None
+                    else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
+        if self.log_path is not None:
+            curve = self.log_path / "curve.png"
+            plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
+            lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
+        if self.save_path:
+            lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
+        self.logger.say("\n".join(lines))
+
+
+def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
+    """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""
+    cfg, run, actions = exp.config, exp.run, exp.venv.single_action_space
+    action_scale = is_far_from_unit(actions) if cfg.action_scale is None else cfg.action_scale
+    return ActorCritic(exp.venv.single_observation_space, actions, network=cfg.network,
+                       network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
+                       action_scale=action_scale,
+                       normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+                       reward_gamma=cfg.gamma, joined=cfg.one_optimizer, seed=run.seed, compute=run.dtype)

@@ -1,0 +1,35 @@
+"""The policy as the last whole update left it, for a run that ends in the middle of another."""
+
+from __future__ import annotations
+
+import sys
+
+from baselines_lite.common.networks.parameters import Snapshot
+from baselines_lite.common.policies.model_file import is_sound
+from baselines_lite.common.policies.policy import Policy
+from baselines_lite.common.system.errors import UserError
+
+
+class LastWhole:
+    """A policy's weights and statistics after the last whole update."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self._weights = policy, Snapshot(policy.variables)
+
+    def note(self, steps: int) -> None:
+        """An update is whole, after that many steps."""
+        self._steps, self._statistics = steps, self._policy.normalize.state()
+        self._weights.take()
+
+    def save(self, path: str) -> None:
+        """Makes the policy what it was then, and saves it if it is sound; says so, or what went wrong."""
+        self._weights.restore()
+        self._policy.normalize.load_state(self._statistics)
+        if not is_sound(self._policy):
+            return
+        try:
+            self._policy.save(path)
+        except UserError as problem:
+            print(problem, file=sys.stderr, flush=True)
+        else:
+            print(f"the policy after {self._steps:,} steps, the last whole update, is saved: {path}", flush=True)

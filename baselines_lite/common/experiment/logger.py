@@ -1,0 +1,160 @@
+"""What a run writes down: a table on stdout, progress.csv, progress.json, monitor.csv, config.json. Rank 0 only."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from baselines_lite.common.envs.episode_stats import Episode
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.version import __version__
+
+FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "tensorboard")
+
+
+class Logger:
+    """Writes rows of named values; the columns are fixed from the first row. `path` None: stdout only.
+
+    On a terminal a progress line (percent, steps/s, time left) stands below the tables; elsewhere each table is headed
+    by a plain line that says the same. Tables are at least `print_interval` seconds apart; files get every row.
+    Raises UserError if the folder cannot be written.
+    """
+
+    def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0,
+                 tensorboard: bool = False) -> None:
+        self.path = None if path is None else Path(path)
+        self._title, self._total, self._interval = title, total_timesteps, print_interval
+        self._last_print = float("-inf")
+        self._columns: list[str] | None = None
+        self._files: dict[str, TextIO] = {}
+        if self.path is not None:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                for name in ("progress.csv", "progress.json", "monitor.csv"):
+                    self._files[name] = (self.path / name).open("w", newline="", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
+        self._events = event_writer(self.path) if tensorboard else None
+        self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, file=sys.stdout,
+                         disable=not sys.stdout.isatty(), dynamic_ncols=True, leave=False)
+
+    def config(self, values: dict[str, Any]) -> None:
+        """Writes config.json: the resolved configuration beside versions, commit and command."""
+        if self.path is not None:
+            text = json.dumps({**values, **provenance()}, indent=2, default=str)
+            (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def header(self, env: str) -> None:
+        """Starts monitor.csv, in the format of Baselines' Monitor: a JSON comment, then r, l, t."""
+        if self._files:
+            self._files["monitor.csv"].write(f"#{json.dumps({'t_start': time.time(), 'env_id': env})}\nr,l,t\n")
+
+    def episodes(self, episodes: list[Episode]) -> None:
+        """Adds finished episodes to monitor.csv: raw return, length in steps, seconds since the start."""
+        if self._files:
+            self._files["monitor.csv"].writelines(f"{e.r:.9g},{e.l},{e.t:.6f}\n" for e in episodes)
+
+    def say(self, line: str) -> None:
+        """Prints a line above the progress line."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def row(self, values: dict[str, Any], *, last: bool = False) -> None:
+        """Writes one row to the files, and to stdout if it is time for it or the row is the last."""
+        if self._columns is None:
+            self._columns = list(values)
+            if self._files:
+                self._files["progress.csv"].write(",".join(self._columns) + "\n")
+        if set(values) != set(self._columns):
+            raise ValueError(f"the columns changed: {sorted(set(values) ^ set(self._columns))}")
+        cells = {name: values[name] for name in self._columns}
+        if self._files:
+            csv.writer(self._files["progress.csv"], lineterminator="\n").writerow(
+                ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
+            finite = {k: v if v is None or math.isfinite(v) else None for k, v in cells.items()}
+            self._files["progress.json"].write(json.dumps(finite) + "\n")
+            for file in self._files.values():
+                file.flush()
+        steps = values["total_timesteps"]
+        if self._events is not None:
+            import tensorflow as tf
+
+            with self._events.as_default(step=steps):
+                for name, value in cells.items():
+                    if value is not None:
+                        tf.summary.scalar(name, value)
+            self._events.flush()
+        self._bar.update(steps - self._bar.n)
+        if last or time.monotonic() - self._last_print >= self._interval:
+            self._last_print = time.monotonic()
+            self._print_table(cells, steps)
+
+    def _print_table(self, cells: dict[str, Any], steps: int) -> None:
+        lines = []
+        if self._bar.disable:
+            left = tqdm.format_interval((self._total - steps) / max(cells["sps"], 1e-9))
+            lines.append(f"{self._title}: {steps / self._total:.0%}, {steps:,} of {self._total:,} steps, "
+                         f"{cells['sps']:,.0f} steps/s, {left} left")
+        width = max(len(name) for name in cells)
+        lines += [f"| {name:<{width}} | {'' if v is None else f'{v:.5g}' if isinstance(v, float) else v:>12} |"
+                  for name, v in cells.items()]
+        self.say("\n".join(lines) + "\n")
+
+    def close(self) -> None:
+        """Closes the files and removes the progress line."""
+        self._bar.close()
+        if self._events is not None:
+            self._events.close()
+        for file in self._files.values():
+            file.close()
+
+
+def event_writer(path: Path | None) -> Any:
+    """A writer of TensorBoard events below the log folder. Raises UserError where that is not possible."""
+    if path is None:
+        raise UserError("tensorboard needs log_path, the folder for the events")
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("writing TensorBoard events needs a package: pip install 'baselines-lite[tensorboard]'")
+    import tensorflow as tf
+
+    return tf.summary.create_file_writer(str(path / "tensorboard"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    found = {"baselines_lite": __version__, "python": platform.python_version()}
+    for package in ("tensorflow", "numpy", "gymnasium", "ale-py", "mujoco", "mpi4py", "mpich", "openmpi"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, the command, and the source tree's commit: None outside one, with "+changes" where it is not clean."""
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", os.path.dirname(__file__), *arguments], capture_output=True, text=True,
+                                  timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit and git("status", "--porcelain", "--untracked-files=no"):
+        commit += "+changes"
+    return {"versions": versions(), "commit": commit, "command": shlex.join(sys.argv)}

@@ -1,0 +1,1 @@
+"""Features to latents to distributions: parameters, layers, networks, action distributions."""

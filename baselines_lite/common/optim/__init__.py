@@ -1,0 +1,1 @@
+"""Arrays to parameters: losses, minibatches, Adam, natural gradients, KFAC."""

@@ -1,0 +1,119 @@
+"""Steps on minibatches of a rollout: all epochs of an update in one compiled call, gradients averaged over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from baselines_lite.common.optim.gradient_step import GradientStep
+from baselines_lite.common.optim.losses import Batch
+from baselines_lite.common.optim.mpi_optimizer import Gradient, MpiOptimizer
+from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.rollout import Rollout, flatten, sequences
+from baselines_lite.common.system.compiled import Compiled, graph
+
+# (minibatch, constants) -> (loss [], figures to log [len(stats)]). Samples are [b, ...]; of a recurrent policy, "obs"
+# and "firsts" are sequences [b, L, ...] with "states" [b, S] before them, the rest flat, [b L, ...].
+Loss = Callable[[Batch, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def training_data(policy: ActorCritic, rollout: Rollout, length: int = 1, **more: np.ndarray) -> Batch:
+    """A rollout's observations and actions, and `more` arrays [T, N], as samples [T N, ...].
+
+    Of a recurrent policy: as sequences [T N / length, length, ...], each with the memory that the rollout had there.
+    """
+    cut = (lambda array: sequences(array, length)) if policy.recurrent else flatten
+    data = {name: tf.constant(cut(array), policy.dtype) for name, array in more.items()}
+    data |= {"obs": tf.constant(cut(rollout.obs)), "actions": tf.constant(cut(rollout.actions))}
+    if policy.recurrent:
+        data |= {"states": tf.constant(flatten(rollout.states[::length])), "firsts": tf.constant(cut(rollout.firsts))}
+    return data
+
+
+def shuffled(rng: np.random.Generator, count: int, epochs: int, nminibatches: int) -> np.ndarray:
+    """Indices of every minibatch of every epoch: [epochs * nminibatches, count // nminibatches], int32.
+
+    Where nminibatches does not divide the count, each epoch leaves out a few, drawn anew.
+    """
+    size = count // nminibatches
+    each = [rng.permutation(count)[: size * nminibatches] for _ in range(epochs)]
+    return np.concatenate(each).reshape(epochs * nminibatches, size).astype(np.int32)
+
+
+class Minibatches:
+    """Steps an optimizer (MpiAdam, MpiRmsProp) on minibatches of a loss.
+
+    One process: XLA compiles the whole loop. Several: it compiles the gradient, and TensorFlow runs the loop around
+    that, the Allreduce of [gradient, stats] and the step. Convolutions on a CPU: TensorFlow runs all of it.
+
+    `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
+    whose figure of that name exceeds the limit.
+    """
+
+    def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
+                 stop_at: tuple[str, float] | None = None) -> None:
+        self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
+        self.stop_at, self._no_constants = stop_at, tf.constant((), policy.dtype)
+        alone, xla = optimizer.comm.size == 1, policy.prefers_xla
+        self._update = Compiled(self._all_minibatches, xla=alone and xla)
+        self._whole_batch = GradientStep(optimizer, self._gradient, xla)
+        self._gradient_of = graph(self._gradient_of_one, xla=not alone and xla)
+
+    def __call__(self, data: Batch, indices: np.ndarray | None, lr: float, constants: Sequence[float] = (),
+                 per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
+        """Takes a step on each of the minibatches that `indices` [count, size] picks from `data`, in turn.
+
+        None: one step on all of the data. `per_minibatch` are figures [count] that the loss finds in its batch by name.
+        Returns the stats' means over the minibatches that were looked at.
+        """
+        dtype = self.policy.dtype
+        constants = tf.constant(constants, dtype) if constants else self._no_constants
+        if indices is None:
+            means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
+        else:
+            each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
+            total, count = self._update(tf.constant(lr, dtype), data, tf.constant(indices), each, constants)
+            means = total.numpy() / count.numpy()
+        return dict(zip(self.stats, means.tolist(), strict=True))
+
+    def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
+        """(gradient, stats) of a batch."""
+        if self.policy.recurrent:
+            batch = {name: tf.reshape(x, [-1, *x.shape[2:]]) if name not in ("obs", "firsts", "states") and x.shape.rank
+                     else x for name, x in batch.items()}
+        with tf.GradientTape() as tape:
+            loss, stats = self.loss(batch, constants)
+        return self.optimizer.gradient(tape, loss), stats
+
+    def _gradient_of_one(self, i: tf.Tensor, data: Batch, indices: tf.Tensor, each: Batch, constants: tf.Tensor
+                         ) -> tuple[Gradient, tf.Tensor]:
+        """(gradient, stats) of minibatch i."""
+        rows = tf.gather(indices, i)  # indices[i] would be compiled for each i
+        batch = {name: tf.gather(array, rows) for name, array in data.items()}
+        return self._gradient(batch | {name: tf.gather(array, i) for name, array in each.items()}, constants)
+
+    def _all_minibatches(self, lr: tf.Tensor, *inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """A step on every minibatch in turn, or until stop_at: (the sum of the stats, the number of minibatches)."""
+        _, indices, *_ = inputs
+
+        def minibatch(i: tf.Tensor, go_on: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            g, stats = self.optimizer.average(*self._gradient_of(i, *inputs))
+            return i + 1, self._step(g, stats, lr), total + stats
+
+        count, _, total = tf.while_loop(
+            lambda i, go_on, _: tf.logical_and(i < indices.shape[0], go_on), minibatch,
+            (tf.constant(0), tf.constant(True), tf.zeros([len(self.stats)], lr.dtype)), parallel_iterations=1)
+        return total, count
+
+    def _step(self, g: Gradient, stats: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+        """Applies an averaged gradient, unless its stats forbid it; whether to go on, the same on every rank."""
+        if self.stop_at is None:
+            self.optimizer.apply(g, lr)
+            return tf.constant(True)
+        name, limit = self.stop_at
+        close = stats[self.stats.index(name)] <= limit
+        tf.cond(close, lambda: self.optimizer.apply(g, lr), lambda: tf.zeros([], lr.dtype))
+        return close

@@ -1,0 +1,1 @@
+"""Policies: networks with spaces and statistics; their files."""

@@ -1,0 +1,1 @@
+"""Environments and a policy to arrays: rollouts, replay buffers, advantages."""

@@ -1,0 +1,44 @@
+"""Returns and advantages. Pure NumPy on time-major arrays [T, N].
+
+The end of an episode is data, not a branch: `terminated` zeroes the bootstrap (nothing follows death), `dones`
+(terminated or truncated) cuts the trace, and `next_values` holds V of the state that really followed, which at a
+truncation is the final observation of the episode, not the first of the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines_lite.common.system.mpi import Comm
+
+
+def gae(rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, terminated: np.ndarray, dones: np.ndarray,
+        gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantage estimation (Schulman et al. 2016, 1506.02438, eq. 16): (advs, returns), each [T, N].
+
+    All inputs [T, N]; `dones` must be true wherever `terminated` is. With
+        delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
+        A_t     = delta_t + gamma lam (1 - done_t) A_{t+1}
+    and returns = A + V. lam = 1 gives the n-step return minus V, lam = 0 the TD error. float32 inputs, float32 result;
+    the recursion itself runs in float64.
+    """
+    bootstrap = np.where(terminated, 0.0, np.asarray(next_values, np.float64))
+    advs = rewards + gamma * bootstrap - values
+    decay = gamma * lam * (1.0 - dones)
+    for t in range(len(advs) - 2, -1, -1):
+        advs[t] += decay[t] * advs[t + 1]
+    dtype = values.dtype
+    return advs.astype(dtype), (advs + values).astype(dtype)
+
+
+def standardize(advs: np.ndarray, comm: Comm) -> np.ndarray:
+    """(advs - mean) / (deviation + 1e-8), with moments over all ranks; zeros where all are equal. Two collectives."""
+    mean = comm.mean(np.array([advs.mean(dtype=np.float64)]))
+    variance = comm.mean(np.array([np.square(advs - mean).mean()]))
+    return ((advs - mean) / (np.sqrt(variance) + 1e-8)).astype(advs.dtype)
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """1 - Var[returns - values] / Var[returns]: 1 perfect, 0 no better than a constant; NaN for constant returns."""
+    total, left = (np.square(x - x.mean(dtype=np.float64)).sum() for x in (returns, returns - values))
+    return float("nan") if total == 0 else float(1 - left / total)

@@ -1,0 +1,1 @@
+"""The process: MPI, TensorFlow's set-up, options, random streams, files, errors."""

@@ -1,0 +1,142 @@
+"""Options: frozen dataclasses whose fields say their meaning and range, and strict overrides of them.
+
+A config is a frozen dataclass of `option(...)` fields. Values come from strings (the command line) or Python (keywords
+of `learn`), are converted by the field's type, never evaluated as code, and checked against the field's range. An
+unknown name is an error that suggests the nearest one. No TensorFlow here: `--help` must be fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.schedules import Schedule
+
+LARGEST = 2**63 - 1  # of whole numbers: what arrays and files can count
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None,
+           above: float | None = None, below: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with its meaning and allowed values: low <= it <= high, above < it < below, one of choices."""
+    rules = dict(help=help, low=low, high=high, above=above, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=rules)
+
+
+class Text(str):
+    """A text of a certain form: a subclass raises UserError for any other, and says in `form` what it should be."""
+
+    form: ClassVar[str]
+
+
+def convert(name: str, kind: Any, value: Any) -> Any:
+    """`value` (a string or a Python value) as the type `kind`. Raises UserError naming the option `name`."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return convert(name, inner[0], value)
+    if kind is Any:
+        return value
+    complaint = UserError(f"{name} must be {describe(kind)}, not {value!r}")
+    if value is None:
+        raise complaint
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() not in words:
+            raise complaint
+        return words[str(value).lower()]
+    if kind is str:
+        return str(value)
+    if kind is Schedule:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise complaint
+        return Schedule(value)
+    if isinstance(kind, type) and issubclass(kind, Text):
+        return kind(value)
+    if isinstance(value, bool):
+        raise complaint
+    try:
+        return whole_number(value) if kind is int else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise complaint from None
+
+
+def whole_number(value: Any) -> int:
+    """An int from 5, 5.0, "5", "1e6" or "1_000". Raises ValueError for anything with a fraction."""
+    try:
+        number = int(value)
+    except ValueError:
+        value = float(value)
+        number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError(value)
+    return number
+
+
+def describe(kind: Any) -> str:
+    """A type in the user's words."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(describe(k) for k in typing.get_args(kind))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none",
+             Schedule: "a number or a schedule such as linear:3e-4", Any: "a value"}
+    return getattr(kind, "form", names.get(kind, str(kind)))
+
+
+def check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
+    """Raises UserError if a converted value is outside what the field's `rules` allow. None is always allowed."""
+    if value is None:
+        return
+    if rules.get("choices") and value not in rules["choices"]:
+        raise unknown(f"{name}", value, rules["choices"])
+    number = value.value if isinstance(value, Schedule) else value
+    if isinstance(number, float) and not math.isfinite(number):
+        raise UserError(f"{name} must be finite, not {value}")
+    if isinstance(number, int) and number > LARGEST:
+        raise UserError(f"{name} must be at most {LARGEST:,}")
+    if rules.get("low") is not None and number < rules["low"]:
+        raise UserError(f"{name} must be at least {rules['low']}, not {value}")
+    if rules.get("high") is not None and number > rules["high"]:
+        raise UserError(f"{name} must be at most {rules['high']}, not {value}")
+    if rules.get("above") is not None and number <= rules["above"]:
+        raise UserError(f"{name} must be greater than {rules['above']}, not {value}")
+    if rules.get("below") is not None and number >= rules["below"]:
+        raise UserError(f"{name} must be less than {rules['below']}, not {value}")
+
+
+def override(config: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of the dataclass instance `config` with `values` converted, checked and put in. Strict about names."""
+    hints = typing.get_type_hints(type(config))
+    fields = {f.name: f for f in dataclasses.fields(config)}
+    converted = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown("option", name, fields, list_all=False)
+        converted[name] = convert(name, hints[name], value)
+        check(name, converted[name], fields[name].metadata)
+    return dataclasses.replace(config, **converted)
+
+
+def option_table(config: Any, prefix: str = "  ") -> str:
+    """The help text of a config: one line per field with type, default (an instance's value) and meaning."""
+    hints, rows = typing.get_type_hints(config if isinstance(config, type) else type(config)), []
+    for f in dataclasses.fields(config):
+        kind = hints[f.name]
+        inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
+        choices = f.metadata["choices"]
+        extra = f" One of {', '.join(choices)}." if choices else ""
+        default = str(getattr(config, f.name))
+        rows.append((f"--{f.name}", inner[0].__name__.lower(), default, f"{f.metadata['help']}.{extra}"))
+    widths = [max(column, *(len(row[i]) + 2 for row in rows)) for i, column in enumerate((26, 9, 13))]
+    return "\n".join(prefix + "".join(map(str.ljust, row, widths)) + row[-1] for row in rows)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass config as JSON-ready values."""
+    return dataclasses.asdict(config)

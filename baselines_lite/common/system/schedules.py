@@ -1,0 +1,48 @@
+"""Hyperparameters that change during training, written as a number or as `name:value`.
+
+A schedule is a function of the fraction of the training budget that remains, from 1 at the start to 0 at the end.
+Shapes of the piecewise ones: OpenAI Baselines, a2c/utils.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from baselines_lite.common.system.errors import UserError, unknown
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": lambda remaining: 1.0,
+    "linear": lambda remaining: remaining,
+    "middle_drop": lambda remaining: remaining if remaining >= 0.75 else 0.075,
+    "double_linear_con": lambda remaining: max(2 * remaining - 1, 0.125),
+    "double_middle_drop": lambda remaining: remaining if remaining >= 0.75 else 0.075 if remaining >= 0.25 else 0.125,
+}
+
+
+class Schedule(str):
+    """The text of a schedule: `3e-4` (constant), `linear:3e-4`, or another name of SHAPES before the colon.
+
+    Calling it with the remaining fraction in [0, 1] gives the value: `Schedule("linear:1e-3")(0.5) == 5e-4`.
+    Raises UserError for a shape that is unknown or a value that is no number.
+    """
+
+    value: float
+
+    def __new__(cls, text: str | float) -> Schedule:
+        shape, colon, number = str(text).partition(":")
+        if not colon:
+            shape, number = "constant", shape
+        if shape not in SHAPES:
+            raise unknown("schedule", shape, SHAPES)
+        try:
+            value = float(number)
+        except ValueError:
+            raise UserError(
+                f"{str(text)!r} is not a schedule: write a number or NAME:NUMBER with NAME one of {', '.join(SHAPES)}"
+            ) from None
+        self = super().__new__(cls, str(text))
+        self.value, self._shape = value, SHAPES[shape]
+        return self
+
+    def __call__(self, remaining: float) -> float:
+        return self.value * self._shape(remaining)

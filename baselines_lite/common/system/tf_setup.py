@@ -1,0 +1,111 @@
+"""TensorFlow's start: quiet import, threads per rank, one GPU per local rank. Before TensorFlow runs its first op.
+
+And the threads of the other pools of a process, NumPy's and SciPy's BLAS, while it computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from baselines_lite.common.system.mpi import Comm
+
+SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps C++ start-up messages off stderr unless TF_CPP_MIN_LOG_LEVEL is 0; an exception brings them back.
+
+    TensorFlow 2.21 writes some of them before it reads that variable, so that only the file descriptor helps.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def load() -> None:
+    """Imports TensorFlow quietly."""
+    with quiet():
+        import tensorflow  # noqa: F401
+
+
+def threads_per_rank(comm: Comm) -> int:
+    """The cores this process may use, shared among the ranks of its host that see the same cores; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    bound_by_launcher = cores < (os.cpu_count() or 1) and cores * comm.local_size <= (os.cpu_count() or 1)
+    return cores if bound_by_launcher else max(1, cores // comm.local_size)
+
+
+def threads_for(network: str, comm: Comm) -> int:
+    """The threads that a rank computes with unless it is told otherwise: 1 for a small network."""
+    return 1 if network in SMALL else threads_per_rank(comm)
+
+
+def limited_pools(threads: int) -> contextlib.AbstractContextManager:
+    """A context in which BLAS and OpenMP have at most so many threads; gives back what they had.
+
+    OpenBLAS takes a thread for each core when NumPy is imported, and SciPy brings another one. Two ranks' threads spin
+    against each other: ppo2 on CartPole took 45,200 steps/s on two ranks without, 4,400 with them. Environment
+    variables come too late for a library that is loaded, this too early for one that is not.
+    """
+    import threadpoolctl
+
+    return threadpoolctl.threadpool_limits(threads)
+
+
+def limit_worker() -> None:
+    """Gives BLAS and OpenMP one thread each for good, in a process that steps one environment beside others."""
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"  # for what is loaded later
+    limited_pools(1)
+
+
+def setup(comm: Comm, threads: int) -> int:
+    """Gives this rank its threads and its GPU (local rank modulo GPUs, growing memory); returns the thread count.
+
+    TensorFlow fixes both at its first op: a later call in the same process changes nothing.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        with quiet():
+            gpus = tf.config.list_physical_devices("GPU")
+            if gpus:
+                gpu = gpus[comm.local_rank % len(gpus)]
+                tf.config.set_visible_devices(gpu, "GPU")
+                tf.config.experimental.set_memory_growth(gpu, True)
+            tf.constant(0)  # starts the runtime
+    except RuntimeError:  # already started
+        return tf.config.threading.get_intra_op_parallelism_threads() or threads_per_rank(Comm())
+    return threads
+
+
+def gains_from_bfloat16() -> bool:
+    """Whether the device computes in bfloat16: a GPU, or a CPU with instructions for it (Linux tells; else False)."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            words = set(file.read().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
