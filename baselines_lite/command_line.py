@@ -24,7 +24,7 @@ from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError, unknown
 from baselines_lite.common.system.folders import own_folder, remove_unused, unused
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
-from baselines_lite.common.system.options import convert, option, option_table, override
+from baselines_lite.common.system.options import convert, option, option_table, override, rules_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
             title = f"{command.alg} (defaults of the preset {run.preset} for {family})"
         run, config = with_known(run, values), with_known(algorithm.Config(), values)
         rest = ["", f"{title}:", option_table(config)]
-        networks = config.__dataclass_fields__["network"].metadata["help"]
+        networks = rules_of(config, "network")["help"]
         for name, options in BUILT_IN.items():
             if re.search(rf"\b{name}\b", networks):
                 own = with_known(options(), values if name == config.network else {})

@@ -17,7 +17,6 @@ from baselines_lite.common.optim import losses
 from baselines_lite.common.optim.minibatch import Minibatches, training_data
 from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.returns import explained_variance, gae
 
 from .config import PRESETS, Config
@@ -33,19 +32,16 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
     network. Raises UserError for options that cannot be meant and spaces that are not supported.
     """
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
-        cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
+        cfg, comm, policy = exp.config, exp.comm, exp.policy
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
         step = Minibatches(policy, optimizer, lambda batch, _: losses.actor_critic_loss(
             policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
-                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-                              merge=cfg.statistics == "global")
+        collector = exp.collector()
         length = cfg.nsteps if policy.recurrent else 1
         while not exp.finished:
             rollout = collector.collect()
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
-                                cfg.gamma, cfg.lam)
+            advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, length, advs=advs, returns=returns)
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = step(data, None, rates["lr"]) | rates

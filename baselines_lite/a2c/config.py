@@ -17,17 +17,16 @@ class Config(ActorCriticConfig):
 
     one_optimizer: ClassVar[bool] = True
 
-    num_env: int = option(16, "environments per rank", low=1)
-    nsteps: int = option(5, "steps per environment and update", low=1)
+    num_env: int = 16
+    nsteps: int = 5
     lam: float = option(1.0, "GAE's lambda; 1: n-step returns", low=0, high=1)
     lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
     rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, below=1)
     rms_epsilon: float = option(1e-5, "RMSProp's epsilon, inside the root", above=0)
-    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
+    ent_coef: float = 0.01
     vf_coef: float = option(0.5, "weight of the value loss", low=0)
     max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
-    value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
-                                choices=("shared", "copy"))
+    value_network: str = "shared"
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -28,7 +28,6 @@ from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.mpi_optimizer import Gradient
 from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.policies.actor_q import ActorQ, expected
-from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.system.compiled import Compiled
 from baselines_lite.common.system.seeding import stream
 
@@ -54,8 +53,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
-                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal")
+        collector = exp.collector()
         # The number of replays is drawn alike on all ranks, so that their collectives match.
         rng, counts = stream(run.seed, "replay", exp.noise_rank), stream(run.seed, "replay counts")
         while not exp.finished:

@@ -16,7 +16,7 @@ from baselines_lite.common.system.schedules import Schedule
 class Config(RolloutConfig):
     """Counts are per rank; schedules go by the global steps."""
 
-    num_env: int = option(16, "environments per rank", low=1)
+    num_env: int = 16
     nsteps: int = option(20, "steps per environment and update; also the length of a replayed segment", low=1)
     lr: Schedule = option(Schedule("linear:7e-4"), "RMSProp's learning rate", low=0)
     rms_decay: float = option(0.99, "decay of RMSProp's mean square", low=0, below=1)

@@ -21,7 +21,6 @@ from baselines_lite.common.optim.kfac import Kfac
 from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.minibatch import training_data
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.returns import explained_variance, gae, standardize
 from baselines_lite.common.system.seeding import stream
 
@@ -45,13 +44,10 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                     stats_every=cfg.stats_every, inverse_every=cfg.inverse_every, cold_iter=cfg.cold_iter,
                     max_grad_norm=cfg.max_grad_norm, examples=cfg.stats_examples, positions=cfg.stats_positions,
                     asynchronous=cfg.asynchronous, rng=stream(run.seed, "kfac", exp.noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
-                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-                              merge=cfg.statistics == "global")
+        collector = exp.collector()
         while not exp.finished:
             rollout = collector.collect()
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
-                                cfg.gamma, cfg.lam)
+            advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             advs = standardize(advs, comm) if cfg.standardize_advs else advs
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = kfac.update(training_data(policy, rollout, advs=advs, returns=returns), rates["lr"]) | rates

@@ -16,8 +16,8 @@ from baselines_lite.common.system.schedules import Schedule
 class Config(ActorCriticConfig):
     """Counts are per rank; schedules go by the global steps."""
 
-    num_env: int = option(32, "environments per rank", low=1)
-    nsteps: int = option(20, "steps per environment and update", low=1)
+    num_env: int = 32
+    nsteps: int = 20
     network: str = option("mlp", FEED_FORWARD)
     lam: float = option(1.0, "GAE's lambda; 1: n-step returns", low=0, high=1)
     standardize_advs: bool = option(False, "standardise advantages over the batch")
@@ -33,13 +33,12 @@ class Config(ActorCriticConfig):
     inverse_every: int = option(10, "updates between two inversions of the factors", low=1)
     asynchronous: bool = option(False, "invert in a background thread, and use the result when it is there")
     cold_iter: int = option(10, "first updates: plain gradient steps while statistics gather", low=0)
-    ent_coef: float = option(0.01, "weight of the entropy bonus", low=0)
+    ent_coef: float = 0.01
     vf_coef: float = option(0.5, "weight of the value loss", low=0)
     vf_fisher_coef: float = option(1.0, "weight of the value head in the Fisher matrix", above=0)
     max_grad_norm: float | None = option(0.5, "in the first updates the averaged gradient is scaled down to this norm; "
                                          "none: off", above=0)
-    value_network: str = option("shared", "'shared': the value is a head on the policy's network, 'copy': on its own",
-                                choices=("shared", "copy"))
+    value_network: str = "shared"
 
     def check_policy(self, policy: Any) -> None:
         """Raises UserError for a network that KFAC does not support."""

@@ -18,7 +18,7 @@ class Config(ReplayConfig):
 
     nsteps: int = option(100, "steps of every environment between two rounds of training", low=1)
     train_steps: int = option(100, "gradient steps in a round", low=1)
-    batch_size: int = option(100, "transitions per gradient step and rank", low=1)
+    batch_size: int = 100
     learning_starts: int = option(1000, "environment steps, over all ranks, with random actions and no training", low=1)
     tau: float = option(0.005, "target networks move this share of the way at each gradient step", above=0, high=1)
     actor_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the policy", low=0)

@@ -23,7 +23,7 @@ from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.optim.mpi_optimizer import Gradient
 from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.sampling.replay_buffer import ReplayBuffer, Transitions
-from baselines_lite.common.sampling.replay_collector import ReplayCollector, frame_of
+from baselines_lite.common.sampling.replay_collector import frame_of
 from baselines_lite.common.system.compiled import Compiled, graph
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import stream
@@ -45,8 +45,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=deterministic_policy,
                     make_buffer=replay_buffer) as exp:
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
-        collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,
-                                    cut_is_death=cfg.time_limit == "terminal")
+        collector = exp.replay_collector()
         update = Update(policy, cfg, comm)
         exploration = make_exploration(policy, cfg, stream(run.seed, "noise", comm.rank))
         rng = stream(run.seed, "replay", comm.rank)

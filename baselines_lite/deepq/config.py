@@ -19,7 +19,7 @@ class Config(ReplayConfig):
 
     nsteps: int = option(100, "steps of every environment between two rows of the log; a multiple of train_freq", low=1)
     train_freq: int = option(1, "steps of every environment between two gradient steps", low=1)
-    buffer_size: int = option(50_000, "transitions in the replay buffer", low=1)
+    buffer_size: int = 50_000
     target_network_update_freq: int = option(500, "environment steps, over all ranks, between two copies of the "
                                              "network to the target network", low=1)
     lr: Schedule = option(Schedule("5e-4"), "Adam's learning rate", low=0)

@@ -24,7 +24,7 @@ from baselines_lite.common.policies.parameter_noise import ParameterNoise
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.policies.q_policy import QPolicy
 from baselines_lite.common.sampling.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, Transitions
-from baselines_lite.common.sampling.replay_collector import Explore, ReplayCollector, frame_of
+from baselines_lite.common.sampling.replay_collector import Explore, frame_of
 from baselines_lite.common.system.seeding import stream
 
 from .config import PRESETS, Config
@@ -44,8 +44,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=q_policy,
                     make_buffer=replay_buffer) as exp:
         cfg, run, comm, policy, buffer = exp.config, exp.run, exp.comm, exp.policy, exp.buffer
-        collector = ReplayCollector(exp.venv, policy, buffer, comm, seed=run.seed, shape_rewards=exp.shape_rewards,
-                                    cut_is_death=cfg.time_limit == "terminal")
+        collector = exp.replay_collector()
         update = Update(policy, MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
                                         max_grad_norm=cfg.max_grad_norm), cfg)
         explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp)

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.experiment.config import ActorCriticConfig, check_natural, check_value_minibatches
-from baselines_lite.common.networks.options import FEED_FORWARD
+from baselines_lite.common.experiment.config import NaturalConfig
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import option
 from baselines_lite.common.system.schedules import Schedule
@@ -16,30 +15,18 @@ EXPLICIT_LIMIT = 6_000  # policy parameters: a float32 matrix of 6,000 x 6,000 t
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ActorCriticConfig):
-    """Counts are per rank; schedules go by the global steps."""
+class Config(NaturalConfig):
+    """Beside NaturalConfig's options. Counts are per rank; schedules go by the global steps."""
 
-    network: str = option("mlp", FEED_FORWARD)
-    lam: float = option(0.97, "GAE's lambda", low=0, high=1)
     step_kl: Schedule = option(Schedule("0.01"), "KL(old || new) of a step by its quadratic model, nats: delta",
                                above=0)
     solver: str = option("cg", "'cg': conjugate gradient on Fisher-vector products; 'explicit': the Fisher matrix, for "
                          f"up to {EXPLICIT_LIMIT:,} policy parameters", choices=("cg", "explicit"))
-    cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
     damping: float = option(0.1, "added to the Fisher matrix's diagonal before it is inverted", low=0)
-    fisher_every: int = option(1, "use every so manieth sample for the Fisher matrix", low=1)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the value", low=0)
-    vf_iters: int = option(5, "passes over each batch to fit the value", low=1)
-    vf_minibatches: int = option(32, "minibatches per pass", low=1)
-
-    def check(self) -> None:
-        """Raises UserError for values that do not go together."""
-        check_value_minibatches(self)
 
     def check_policy(self, policy: Any) -> None:
         """Raises UserError for a policy that the natural gradient cannot step."""
-        check_natural(policy)
+        super().check_policy(policy)
         size = sum(int(v.shape.num_elements()) for v in policy.pi_variables)
         if self.solver == "explicit" and size > EXPLICIT_LIMIT:
             raise UserError(f"solver=explicit builds a matrix of {size:,} x {size:,} for this policy; the limit is "

@@ -23,7 +23,6 @@ from baselines_lite.common.optim.minibatch import Minibatches, shuffled, trainin
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.optim.natural_gradient import PolicyObjective
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.returns import explained_variance, gae, standardize
 from baselines_lite.common.system.seeding import stream
 
@@ -46,13 +45,10 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         value_steps = Minibatches(policy, MpiAdam(policy.vf_variables, comm),
                                   lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", exp.noise_rank)
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
-                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-                              merge=cfg.statistics == "global")
+        collector = exp.collector()
         while not exp.finished:
             rollout = collector.collect()
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
-                                cfg.gamma, cfg.lam)
+            advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             data = training_data(policy, rollout, logp=policy.logp(rollout.heads, rollout.actions),
                                  advs=standardize(advs, comm), returns=returns)
             rates = {"step_kl": cfg.step_kl(exp.remaining), "vf_lr": cfg.vf_lr(exp.remaining)}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from baselines_lite.common.experiment.config import ActorCriticConfig, check_minibatches, sequence_length
+from baselines_lite.common.experiment.config import MinibatchConfig
 from baselines_lite.common.system.options import option
 from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ActorCriticConfig):
-    """Counts are per rank; schedules go by the global steps."""
+class Config(MinibatchConfig):
+    """Beside MinibatchConfig's options. Counts are per rank; schedules go by the global steps."""
 
-    one_optimizer: ClassVar[bool] = True
+    nminibatches: int = 32
+    noptepochs: int = 10
+    vf_coef: float = 1.0
+    max_grad_norm: float | None = None
 
     objective: str = option("clip", "'clip' the ratio, or penalise the KL: 'kl_adaptive' or 'kl_fixed'",
                             choices=("clip", "kl_adaptive", "kl_fixed"))
@@ -23,23 +26,6 @@ class Config(ActorCriticConfig):
                                  above=0)
     kl_coef: float = option(1.0, "objective=kl_...: weight of KL(old || new), for kl_adaptive the first", above=0)
     target_kl: float = option(0.01, "objective=kl_adaptive: the KL that the weight is adapted to, nats", above=0)
-    nminibatches: int = option(32, "minibatches per epoch; must divide num_env x nsteps", low=1)
-    noptepochs: int = option(10, "passes over each batch", low=1)
-    lr: Schedule = option(Schedule("linear:3e-4"), "Adam's learning rate", low=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_coef: float = option(1.0, "weight of the value loss", low=0)
-    max_grad_norm: float | None = option(None, "the averaged gradient is scaled down to this norm; none: off", above=0)
-    adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
-    seq_len: int | None = option(None, "recurrent networks: steps per training sequence; must divide nsteps (default: "
-                                 "the longest of which nminibatches can share out a batch)", low=1)
-
-    def check(self) -> None:
-        """Raises UserError for values that do not go together."""
-        check_minibatches(self)
-
-    def sequence_length(self) -> int:
-        """Steps per training sequence of a recurrent network."""
-        return sequence_length(self)
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -5,42 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from baselines_lite.common.experiment.config import ActorCriticConfig, check_minibatches, sequence_length
+from baselines_lite.common.experiment.config import MinibatchConfig
 from baselines_lite.common.system.options import option
 from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ActorCriticConfig):
-    """Counts are per rank; schedules go by the global steps."""
+class Config(MinibatchConfig):
+    """Beside MinibatchConfig's options. Counts are per rank; schedules go by the global steps."""
 
-    one_optimizer: ClassVar[bool] = True
-
-    nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
-    noptepochs: int = option(4, "passes over each batch", low=1)
-    lr: Schedule = option(Schedule("linear:3e-4"), "Adam's learning rate", low=0)
     cliprange: Schedule = option(Schedule("0.2"), "the ratio is kept in [1 - cliprange, 1 + cliprange]", above=0)
     cliprange_vf: Schedule | None = option(None, "the same for the value's change, in units of the reward; none: off",
                                            above=0)
     target_kl: float | None = option(None, "end an update once approxkl exceeds 1.5 times this; none: off", above=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_coef: float = option(0.5, "weight of the value loss", low=0)
-    max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
-    adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
-    seq_len: int | None = option(None, "recurrent networks: steps per training sequence; must divide nsteps (default: "
-                                 "the longest of which nminibatches can share out a batch)", low=1)
     adv_moments: str = option("global", "minibatch advantages are standardised over all ranks or each rank's own",
                               choices=("global", "rank"))
-
-    def check(self) -> None:
-        """Raises UserError for values that do not go together."""
-        check_minibatches(self)
-
-    def sequence_length(self) -> int:
-        """Steps per training sequence of a recurrent network."""
-        return sequence_length(self)
 
 
 # What the original did where ours differs, whatever the environment.

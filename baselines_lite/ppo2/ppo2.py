@@ -21,7 +21,6 @@ from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.minibatch import Minibatches, shuffled, training_data
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.returns import explained_variance, gae
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
@@ -45,13 +44,10 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         optimizer = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
                             max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
-        collector = Collector(exp.venv, policy, cfg.nsteps, comm, seed=run.seed, noise_rank=exp.noise_rank,
-                              shape_rewards=exp.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-                              merge=cfg.statistics == "global")
+        collector = exp.collector()
         while not exp.finished:
             rollout = collector.collect()
-            advs, returns = gae(rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.dones,
-                                cfg.gamma, cfg.lam)
+            advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             stats = update(rollout, advs, returns, exp.remaining)
             exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
         return policy

@@ -6,39 +6,23 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.experiment.config import ActorCriticConfig, check_natural, check_value_minibatches
-from baselines_lite.common.networks.options import FEED_FORWARD
+from baselines_lite.common.experiment.config import NaturalConfig
 from baselines_lite.common.system.options import option
-from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ActorCriticConfig):
-    """Counts are per rank; schedules go by the global steps."""
+class Config(NaturalConfig):
+    """Beside NaturalConfig's options. Counts are per rank; schedules go by the global steps."""
 
-    network: str = option("mlp", FEED_FORWARD)
-    lam: float = option(0.97, "GAE's lambda", low=0, high=1)
+    fisher_every: int = 5
+
     max_kl: float = option(0.01, "largest mean KL(old || new) of an update, nats: delta", above=0)
     penalty_coef: float | None = option(None, "penalise the KL with this fixed coefficient instead of bounding it by "
                                         "max_kl; none: bound it", above=0)
-    cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
     cg_damping: float = option(0.1, "added to the Fisher matrix's diagonal before it is inverted", low=0)
-    fisher_every: int = option(5, "use every so manieth sample for the Fisher matrix", low=1)
     backtracks: int = option(10, "points that the line search tries", low=1)
     shrink: float = option(0.8, "each is so much nearer than the last", above=0, high=1)
     accept_ratio: float = option(0.1, "least improvement, as a fraction of what the gradient promises", low=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the value", low=0)
-    vf_iters: int = option(5, "passes over each batch to fit the value", low=1)
-    vf_minibatches: int = option(32, "minibatches per pass", low=1)
-
-    def check(self) -> None:
-        """Raises UserError for values that do not go together."""
-        check_value_minibatches(self)
-
-    def check_policy(self, policy: Any) -> None:
-        """Raises UserError for a policy that a trust region cannot step."""
-        check_natural(policy)
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -6,25 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from baselines_lite.common.experiment.config import ActorCriticConfig, check_value_minibatches
+from baselines_lite.common.experiment.config import ValueFitConfig
 from baselines_lite.common.system.options import option
 from baselines_lite.common.system.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ActorCriticConfig):
-    """Counts are per rank; schedules go by the global steps."""
+class Config(ValueFitConfig):
+    """Beside ValueFitConfig's options. Counts are per rank; schedules go by the global steps."""
 
-    lam: float = option(0.97, "GAE's lambda", low=0, high=1)
+    vf_iters: int = 10
+    vf_minibatches: int = 8
+
     lr: Schedule = option(Schedule("3e-4"), "Adam's learning rate for the policy", low=0)
-    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
-    vf_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the value", low=0)
-    vf_iters: int = option(10, "passes over each batch to fit the value", low=1)
-    vf_minibatches: int = option(8, "minibatches per pass", low=1)
-
-    def check(self) -> None:
-        """Raises UserError for values that do not go together."""
-        check_value_minibatches(self)
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -8,7 +8,7 @@ from baselines_lite.common.networks.flat import get_flat
 from baselines_lite.common.optim import losses
 from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.returns import gae
+from baselines_lite.common.sampling.returns import generalized_advantages
 from baselines_lite.common.system.mpi import Comm
 
 
@@ -17,7 +17,7 @@ def test_n_step_returns_of_baselines_own_test():
     g = 0.9
     rewards, zero = np.array([[1.0], [2], [3], [4]]), np.zeros((4, 1))
     ends = np.array([[0], [0], [1], [1]], bool)
-    _, returns = gae(rewards, zero, zero, ends, ends, g, 1.0)
+    _, returns = generalized_advantages(rewards, zero, zero, ends, ends, g, 1.0)
     np.testing.assert_allclose(returns[:, 0], [1 + 2 * g + 3 * g**2, 2 + 3 * g, 3, 4])
 
 

@@ -1,13 +1,14 @@
 """Strict configuration: types, ranges, near names, presets, schedules."""
 
 import dataclasses
+import re
 
 import pytest
 
 from baselines_lite import registry
 from baselines_lite.common.experiment.config import FAMILIES, RunOptions, algorithm_name, preset_values, resolve
 from baselines_lite.common.system.errors import UserError
-from baselines_lite.common.system.options import convert, option_table, override
+from baselines_lite.common.system.options import convert, option_table, override, rules_of
 from baselines_lite.common.system.schedules import Schedule
 from baselines_lite.ppo2.config import PRESETS, Config
 
@@ -99,9 +100,22 @@ def test_baselines_preset_restores_the_original():
 
 
 def test_help_lists_every_field():
-    for config_type in (RunOptions, Config):
+    for config_type in (RunOptions, *(registry.find(name).Config for name in registry.ALGORITHMS)):
         text = option_table(config_type)
-        assert all(f"--{f.name} " in text and f.metadata["help"] in text for f in dataclasses.fields(config_type))
+        for field in dataclasses.fields(config_type):
+            meaning = rules_of(config_type, field.name)["help"]
+            assert f"--{field.name} " in text and meaning and meaning in text
+
+
+def test_an_option_with_another_default_keeps_its_meaning_and_range():
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Config):
+        nminibatches: int = 2
+
+    assert re.search("--nminibatches +int +2 +minibatches per epoch", option_table(Mine))
+    assert override(Mine(), {}).nminibatches == 2
+    with pytest.raises(UserError, match="nminibatches must be at least 1"):
+        override(Mine(), {"nminibatches": 0})
 
 
 @pytest.mark.parametrize(("text", "at"), [

@@ -1,9 +1,11 @@
 """GAE against the double sum, with terminated, truncated and running environments side by side."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from baselines_lite.common.sampling.returns import explained_variance, gae
+from baselines_lite.common.sampling.returns import explained_variance, gae, generalized_advantages
 
 GAMMA, LAM = 0.97, 0.9
 
@@ -37,15 +39,18 @@ def double_sum(rewards, values, next_values, terminated, dones):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_recursion_equals_double_sum(seed):
-    rollout = random_rollout(seed=seed)
-    advs, returns = gae(*rollout, GAMMA, LAM)
-    np.testing.assert_allclose(advs, double_sum(*rollout), atol=1e-12)
-    np.testing.assert_allclose(returns, advs + rollout[1], atol=1e-12)
+    arrays = random_rollout(seed=seed)
+    advs, returns = generalized_advantages(*arrays, GAMMA, LAM)
+    np.testing.assert_allclose(advs, double_sum(*arrays), atol=1e-12)
+    np.testing.assert_allclose(returns, advs + arrays[1], atol=1e-12)
+    names = ("rewards", "values", "next_values", "terminated", "dones")
+    rollout = SimpleNamespace(**dict(zip(names, arrays, strict=True)))
+    np.testing.assert_array_equal(gae(rollout, GAMMA, LAM), (advs, returns))
 
 
 def test_lambda_one_is_the_n_step_return():
     rewards, values, next_values, terminated, dones = random_rollout()
-    _, returns = gae(rewards, values, next_values, terminated, dones, GAMMA, 1.0)
+    _, returns = generalized_advantages(rewards, values, next_values, terminated, dones, GAMMA, 1.0)
     expected = np.zeros_like(rewards)
     for t in reversed(range(len(rewards))):
         tail = expected[t + 1] if t + 1 < len(rewards) else next_values[t]
@@ -56,15 +61,16 @@ def test_lambda_one_is_the_n_step_return():
 
 def test_lambda_zero_is_the_td_error():
     rewards, values, next_values, terminated, dones = random_rollout()
-    advs, _ = gae(rewards, values, next_values, terminated, dones, GAMMA, 0.0)
+    advs, _ = generalized_advantages(rewards, values, next_values, terminated, dones, GAMMA, 0.0)
     np.testing.assert_allclose(advs, rewards + GAMMA * np.where(terminated, 0, next_values) - values, atol=1e-12)
 
 
 def test_a_segment_cut_in_two_with_a_bootstrap_changes_only_the_tail_of_the_trace():
     rewards, values, next_values, terminated, dones = random_rollout(T=10, seed=3)
     dones[4] = True  # every episode ends at step 4: the halves are independent
-    whole, _ = gae(rewards, values, next_values, terminated, dones, GAMMA, LAM)
-    halves = [gae(*(a[part] for a in (rewards, values, next_values, terminated, dones)), GAMMA, LAM)[0]
+    whole, _ = generalized_advantages(rewards, values, next_values, terminated, dones, GAMMA, LAM)
+    arrays = rewards, values, next_values, terminated, dones
+    halves = [generalized_advantages(*(a[part] for a in arrays), GAMMA, LAM)[0]
               for part in (slice(0, 5), slice(5, 10))]
     np.testing.assert_allclose(whole, np.concatenate(halves), atol=1e-12)
 
@@ -76,15 +82,16 @@ def test_reward_one_for_ever_is_worth_one_over_one_minus_gamma():
     dones = np.zeros((T, 1), bool)
     dones[4::5] = True
     never = np.zeros_like(dones)
-    advs, returns = gae(np.ones((T, 1)), value, value, never, dones, gamma, 0.95)
+    advs, returns = generalized_advantages(np.ones((T, 1)), value, value, never, dones, gamma, 0.95)
     np.testing.assert_allclose(advs, 0, atol=1e-12)
     np.testing.assert_allclose(returns, value)
-    naive, _ = gae(np.ones((T, 1)), value, value, dones, dones, gamma, 0.95)
+    naive, _ = generalized_advantages(np.ones((T, 1)), value, value, dones, dones, gamma, 0.95)
     assert naive.min() < -5  # counting the time limit as death would punish every fifth step
 
 
 def test_float32_in_float32_out():
-    advs, returns = gae(*(a.astype(np.float32) if a.dtype == float else a for a in random_rollout()), GAMMA, LAM)
+    arrays = [a.astype(np.float32) if a.dtype == float else a for a in random_rollout()]
+    advs, returns = generalized_advantages(*arrays, GAMMA, LAM)
     assert advs.dtype == returns.dtype == np.float32
 
 

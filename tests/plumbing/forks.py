@@ -55,13 +55,17 @@ def edited_loss(name, folder):
 
 
 def rate_of(folder):
-    """The first option of a Config that is a schedule."""
-    return re.search(r"(\w+): Schedule = ", (folder / "config.py").read_text())[1]
+    """The first option of a Config that is a schedule; trpo_mpi inherits its only one."""
+    found = re.search(r"(\w+): Schedule = ", (folder / "config.py").read_text())
+    return found[1] if found else "vf_lr"
 
 
 def with_rate(name, folder):
     """Gives that schedule another default."""
     path = folder / "config.py"
+    if name == "trpo_mpi":
+        edit(path, ("import option\n", "import option\nfrom baselines_lite.common.system.schedules import Schedule\n"),
+             ("    max_kl:", f'    vf_lr: Schedule = Schedule("{RATE}")\n    max_kl:'))
     path.write_text(re.sub(r'Schedule\("[^"]*"\)', f'Schedule("{RATE}")', path.read_text(), count=1))
 
 

@@ -14,6 +14,7 @@ from baselines_lite.common.networks.check_options import check_network_options
 from baselines_lite.common.networks.options import FEED_FORWARD, WITH_MEMORY
 from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.options import option, override
+from baselines_lite.common.system.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
 
@@ -73,6 +74,7 @@ class RolloutConfig:
                              choices=("bootstrap", "terminal"))
     streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
                           choices=("rank", "same"))
+    statistics: ClassVar[str] = "global"  # an ActorCriticConfig offers the choice
 
     @property
     def nbatch(self) -> int:
@@ -136,6 +138,7 @@ class ActorCriticConfig(RolloutConfig):
     one_optimizer: ClassVar[bool] = False  # trains policy and value together; see ActorCritic's `joined`
 
     lam: float = option(0.95, "GAE's lambda", low=0, high=1)
+    ent_coef: float = option(0.0, "weight of the entropy bonus", low=0)
     logstd_init: float = option(0.0, "initial log standard deviation of continuous actions")
     action_scale: bool | None = option(None, "bring a bounded Box's actions from [-1, 1] to its bounds (default: where "
                                        "these differ from -1 and 1 by a factor over 3)")
@@ -145,42 +148,71 @@ class ActorCriticConfig(RolloutConfig):
                              choices=("global", "rank"))
 
 
-def check_minibatches(config: Any) -> None:
-    """Raises UserError unless nminibatches shares out a config's batch, and seq_len its sequences."""
-    c = config
-    if c.nbatch % c.nminibatches:
-        raise UserError(f"nminibatches={c.nminibatches} does not divide the batch of num_env={c.num_env} x "
-                        f"nsteps={c.nsteps} = {c.nbatch} samples per rank")
-    if c.seq_len is not None and not shares_out(c, c.seq_len):
-        raise UserError(f"seq_len={c.seq_len} does not fit: it must divide nsteps={c.nsteps}, and "
-                        f"nminibatches={c.nminibatches} the sequences of num_env={c.num_env} environments")
+@dataclasses.dataclass(frozen=True)
+class MinibatchConfig(ActorCriticConfig):
+    """What the config of an algorithm begins with that steps Adam on minibatches of one loss: PPO's."""
+
+    one_optimizer: ClassVar[bool] = True
+
+    nminibatches: int = option(4, "minibatches per epoch; must divide num_env x nsteps", low=1)
+    noptepochs: int = option(4, "passes over each batch", low=1)
+    lr: Schedule = option(Schedule("linear:3e-4"), "Adam's learning rate", low=0)
+    vf_coef: float = option(0.5, "weight of the value loss", low=0)
+    max_grad_norm: float | None = option(0.5, "the averaged gradient is scaled down to this norm; none: off", above=0)
+    adam_epsilon: float = option(1e-5, "Adam's epsilon", above=0)
+    seq_len: int | None = option(None, "recurrent networks: steps per training sequence; must divide nsteps (default: "
+                                 "the longest of which nminibatches can share out a batch)", low=1)
+
+    def check(self) -> None:
+        super().check()
+        if self.nbatch % self.nminibatches:
+            raise UserError(f"nminibatches={self.nminibatches} does not divide the batch of num_env={self.num_env} x "
+                            f"nsteps={self.nsteps} = {self.nbatch} samples per rank")
+        if self.seq_len is not None and not self.shares_out(self.seq_len):
+            raise UserError(f"seq_len={self.seq_len} does not fit: it must divide nsteps={self.nsteps}, and "
+                            f"nminibatches={self.nminibatches} the sequences of num_env={self.num_env} environments")
+
+    def shares_out(self, length: int) -> bool:
+        """Whether sequences of that length make up the rollout and can be shared out among the minibatches."""
+        return self.nsteps % length == 0 and self.nbatch // length % self.nminibatches == 0
+
+    def sequence_length(self) -> int:
+        """Steps per training sequence of a recurrent network: seq_len, or the longest that can be shared out."""
+        return self.seq_len or max(n for n in range(1, self.nsteps + 1) if self.shares_out(n))
 
 
-def shares_out(config: Any, length: int) -> bool:
-    """Whether sequences of that length make up the rollout and can be shared out among the minibatches."""
-    return config.nsteps % length == 0 and config.nbatch // length % config.nminibatches == 0
+@dataclasses.dataclass(frozen=True)
+class ValueFitConfig(ActorCriticConfig):
+    """What the config of an algorithm begins with that steps the policy first, then fits the value by itself."""
+
+    lam: float = 0.97
+    vf_lr: Schedule = option(Schedule("1e-3"), "Adam's learning rate for the value", low=0)
+    vf_iters: int = option(5, "passes over each batch to fit the value", low=1)
+    vf_minibatches: int = option(32, "minibatches per pass", low=1)
+
+    def check(self) -> None:
+        super().check()
+        if self.nbatch < self.vf_minibatches:
+            raise UserError(f"vf_minibatches={self.vf_minibatches} is more than the batch of num_env={self.num_env} x "
+                            f"nsteps={self.nsteps} = {self.nbatch} samples per rank")
 
 
-def sequence_length(config: Any) -> int:
-    """Steps per training sequence of a recurrent network: seq_len, or the longest that can be shared out."""
-    return config.seq_len or max(n for n in range(1, config.nsteps + 1) if shares_out(config, n))
+@dataclasses.dataclass(frozen=True)
+class NaturalConfig(ValueFitConfig):
+    """What the config of an algorithm begins with that steps the policy along its natural gradient."""
 
+    network: str = option("mlp", FEED_FORWARD)
+    cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
+    fisher_every: int = option(1, "use every so manieth sample for the Fisher matrix", low=1)
 
-def check_value_minibatches(config: Any) -> None:
-    """Raises UserError where a batch has fewer samples than vf_minibatches."""
-    if config.nbatch < config.vf_minibatches:
-        raise UserError(f"vf_minibatches={config.vf_minibatches} is more than the batch of num_env={config.num_env} x "
-                        f"nsteps={config.nsteps} = {config.nbatch} samples per rank")
-
-
-def check_natural(policy: Any) -> None:
-    """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
-    if policy.recurrent:
-        raise UserError(f"the network {policy.network} has a memory, which a natural gradient does not support here; "
-                        "use --network=mlp, or vpg, ppo1 or ppo2")
-    if policy.vf_net is policy.pi_net:
-        raise UserError("value_network=shared is not supported: fitting the value would move the policy out of its "
-                        "trust region. Use value_network=copy")
+    def check_policy(self, policy: Any) -> None:
+        """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
+        if policy.recurrent:
+            raise UserError(f"the network {policy.network} has a memory, which a natural gradient does not support "
+                            "here; use --network=mlp, or vpg, ppo1 or ppo2")
+        if policy.vf_net is policy.pi_net:
+            raise UserError("value_network=shared is not supported: fitting the value would move the policy out of its "
+                            "trust region. Use value_network=copy")
 
 
 def preset_values(presets: Mapping[str, Mapping[str, Mapping[str, Any]]], preset: str, family: str) -> dict[str, Any]:

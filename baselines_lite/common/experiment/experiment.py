@@ -1,9 +1,10 @@
 """What surrounds every training loop: configuration, processes, environments, files, the decision to stop.
 
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
-        policy = exp.policy
+        policy, collector = exp.policy, exp.collector()
         while not exp.finished:
-            rollout = ...
+            rollout = collector.collect()
+            ...
             exp.log(rollout, {...})
 
 Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
@@ -43,7 +44,8 @@ from baselines_lite.common.networks.flat import get_flat, read
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.model_file import load_into
 from baselines_lite.common.policies.policy import Policy
-from baselines_lite.common.sampling.replay_collector import Experience
+from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.replay_collector import Experience, ReplayCollector
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError, counted
@@ -221,6 +223,18 @@ class Experiment:
         if self.atari is not None and self.atari.clip_rewards:
             rewards = np.sign(rewards)
         return rewards * self.run.reward_scale
+
+    def collector(self) -> Collector:
+        """What collects rollouts of `nsteps` steps with the policy, as the options say. Collective: it resets."""
+        cfg = self.config
+        return Collector(self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
+                         shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+                         merge=cfg.statistics == "global")
+
+    def replay_collector(self) -> ReplayCollector:
+        """What collects steps with the policy into `buffer`, as the options say. Collective: it resets."""
+        return ReplayCollector(self.venv, self.policy, self.buffer, self.comm, seed=self.run.seed,
+                               shape_rewards=self.shape_rewards, cut_is_death=self.config.time_limit == "terminal")
 
     @property
     def noise_rank(self) -> int:

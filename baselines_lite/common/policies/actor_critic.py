@@ -48,7 +48,7 @@ class ActorCritic(Policy):
         nets = [self.pi_net] if self.vf_net is self.pi_net else [self.pi_net, self.vf_net]
         self._state_sizes = [net.state_size for net in nets if hasattr(net, "state_size")]
         self.recurrent = bool(self._state_sizes)
-        head = dict(rng=self._weights_rng, dtype=self.dtype)
+        head = dict(rng=self.weights_rng, dtype=self.dtype)
         self.pi_head = Dense(self.pi_net.out_size, self.pdtype.head_size, gain=0.01, name="pi_head", **head)
         self.vf_head = Dense(self.vf_net.out_size, self.vf_outputs, gain=1.0, name="vf_head", **head)
         self.logstd = (Parameter(np.full(self.pdtype.head_size, logstd_init), self.dtype, "logstd")

@@ -53,8 +53,8 @@ class DeterministicPolicy(Policy):
         self._pi = Compiled(self.pi, xla=False, any_batch=True)
 
     def _head(self, n_in: int, n_out: int, name: str) -> Dense:
-        head = Dense(n_in, n_out, rng=self._weights_rng, dtype=self.dtype, name=name)
-        head.w.assign(self._weights_rng.uniform(-HEAD_RANGE, HEAD_RANGE, (n_in, n_out)))
+        head = Dense(n_in, n_out, rng=self.weights_rng, dtype=self.dtype, name=name)
+        head.w.assign(self.weights_rng.uniform(-HEAD_RANGE, HEAD_RANGE, (n_in, n_out)))
         return head
 
     @property

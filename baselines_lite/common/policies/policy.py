@@ -43,7 +43,7 @@ class Policy(tf.Module):
     A subclass adds networks and the methods that are not implemented here; its constructor takes the spaces and, by
     keyword, its `settings`, so that its file can give it back. `dtype` is that of weights, heads and losses (float64 is
     for exact tests); `compute` that of the networks' arithmetic, where they offer the choice. `weights_rng` draws the
-    initial weights in place of the seed's own stream.
+    initial weights, those of heads too that a subclass adds: the seed's own stream, unless given.
     """
 
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its `kind`, for model files
@@ -78,7 +78,7 @@ class Policy(tf.Module):
             "network": network, "network_options": self.network_options, "compute": self.compute.name,
             "normalize_observations": normalize_observations, "normalize_rewards": normalize_rewards,
             "reward_gamma": reward_gamma}
-        self._weights_rng, self._rng = weights_rng or stream(seed, "weights"), stream(seed, "step")
+        self.weights_rng, self._rng = weights_rng or stream(seed, "weights"), stream(seed, "step")
 
     def copy(self) -> Self:
         """Another policy of this kind with the same parameters: a target network, say."""
@@ -90,7 +90,7 @@ class Policy(tf.Module):
 
     def build(self, size: Any, name: str) -> Any:
         """A network of this policy's kind, for features of that size."""
-        return build(self.network, size, rng=self._weights_rng, dtype=self.dtype, compute=self.compute,
+        return build(self.network, size, rng=self.weights_rng, dtype=self.dtype, compute=self.compute,
                               name=name, options=self.network_options)
 
     def features(self, obs: Any, out: np.ndarray | None = None, raw: np.ndarray | None = None) -> np.ndarray:

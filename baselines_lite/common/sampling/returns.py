@@ -1,4 +1,4 @@
-"""Returns and advantages. Pure NumPy on time-major arrays [T, N].
+"""Returns and advantages of rollouts: NumPy on time-major arrays [T, N].
 
 The end of an episode is data, not a branch: `terminated` zeroes the bootstrap (nothing follows death), `dones`
 (terminated or truncated) cuts the trace, and `next_values` holds V of the state that really followed, which at a
@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 
 
-def gae(rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, terminated: np.ndarray, dones: np.ndarray,
-        gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+def gae(rollout: Rollout, gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+    """(advs, returns) of a rollout, [T, N] each; see generalized_advantages."""
+    r = rollout
+    return generalized_advantages(r.rewards, r.values, r.next_values, r.terminated, r.dones, gamma, lam)
+
+
+def generalized_advantages(rewards: np.ndarray, values: np.ndarray, next_values: np.ndarray, terminated: np.ndarray,
+                           dones: np.ndarray, gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
     """Generalised advantage estimation (Schulman et al. 2016, 1506.02438, eq. 16): (advs, returns), each [T, N].
 
     All inputs [T, N]; `dones` must be true wherever `terminated` is. With

@@ -1,8 +1,9 @@
 """Options: frozen dataclasses whose fields say their meaning and range, and strict overrides of them.
 
-A config is a frozen dataclass of `option(...)` fields. Values come from strings (the command line) or Python (keywords
-of `learn`), are converted by the field's type, never evaluated as code, and checked against the field's range. An
-unknown name is an error that suggests the nearest one. No TensorFlow here: `--help` must be fast.
+A config is a frozen dataclass of `option(...)` fields; a subclass gives one another default by `name: type = default`.
+Values come from strings (the command line) or Python (keywords of `learn`), are converted by the field's type, never
+evaluated as code, and checked against the field's range. An unknown name is an error that suggests the nearest one. No
+TensorFlow here: `--help` must be fast.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
     """A dataclass field with its meaning and allowed values: low <= it <= high, above < it < below, one of choices."""
     rules = dict(help=help, low=low, high=high, above=above, below=below, choices=choices)
     return dataclasses.field(default=default, metadata=rules)
+
+
+def rules_of(config: Any, name: str) -> Mapping[str, Any]:
+    """What `option` said of a field of a config or its class, or of the base whose default the field only changes."""
+    kind = config if isinstance(config, type) else type(config)
+    fields = (getattr(each, "__dataclass_fields__", {}).get(name) for each in kind.__mro__)
+    return next((field.metadata for field in fields if field is not None and field.metadata), {})
 
 
 class Text(str):
@@ -113,13 +121,13 @@ def check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
 def override(config: Any, values: Mapping[str, Any]) -> Any:
     """A copy of the dataclass instance `config` with `values` converted, checked and put in. Strict about names."""
     hints = typing.get_type_hints(type(config))
-    fields = {f.name: f for f in dataclasses.fields(config)}
+    fields = [f.name for f in dataclasses.fields(config)]
     converted = {}
     for name, value in values.items():
         if name not in fields:
             raise unknown("option", name, fields, list_all=False)
         converted[name] = convert(name, hints[name], value)
-        check(name, converted[name], fields[name].metadata)
+        check(name, converted[name], rules_of(config, name))
     return dataclasses.replace(config, **converted)
 
 
@@ -127,12 +135,12 @@ def option_table(config: Any, prefix: str = "  ") -> str:
     """The help text of a config: one line per field with type, default (an instance's value) and meaning."""
     hints, rows = typing.get_type_hints(config if isinstance(config, type) else type(config)), []
     for f in dataclasses.fields(config):
-        kind = hints[f.name]
+        kind, rules = hints[f.name], rules_of(config, f.name)
         inner = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
-        choices = f.metadata["choices"]
+        choices = rules["choices"]
         extra = f" One of {', '.join(choices)}." if choices else ""
         default = str(getattr(config, f.name))
-        rows.append((f"--{f.name}", inner[0].__name__.lower(), default, f"{f.metadata['help']}.{extra}"))
+        rows.append((f"--{f.name}", inner[0].__name__.lower(), default, f"{rules['help']}.{extra}"))
     widths = [max(column, *(len(row[i]) + 2 for row in rows)) for i, column in enumerate((26, 9, 13))]
     return "\n".join(prefix + "".join(map(str.ljust, row, widths)) + row[-1] for row in rows)
 
