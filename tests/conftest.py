@@ -19,7 +19,7 @@ MPIRUN = Path(sys.executable).parent / "mpirun"
 def pytest_configure(config):
     """Without the slow tests, compiling takes longer than what is compiled: let XLA's code be made quickly."""
     if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 
 def until(condition, process):

@@ -5,6 +5,7 @@ Those that come to their end on a rank print "NAME,ARGUMENT: agrees", and the fi
 """
 
 import faulthandler
+import functools
 import json
 import os
 import sys
@@ -90,6 +91,21 @@ def each(folder, calls):
 def run(call):
     name, *arguments = call.split(",")
     globals()[name](*arguments)
+
+
+def uncompiled(call):
+    """The call with updates run operation by operation: for numbers that need not be compiled, which takes seconds."""
+    @functools.wraps(call)
+    def run_eagerly(*arguments):
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        try:
+            call(*arguments)
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    return run_eagerly
 
 
 def collectives():
@@ -488,6 +504,7 @@ def equal_parameters_with_replay(name):
     assert obs[0] != obs[1] and actions[0] != actions[1]
 
 
+@uncompiled
 def replay_steps_of_one_rank_equal_two(name):
     """Gradient steps on 2B transitions on one process = on B on each of two, in float64."""
     import gymnasium as gym
@@ -515,13 +532,13 @@ def replay_steps_of_one_rank_equal_two(name):
     def run(columns, comm):
         part = Transitions(*(array[:, columns] for array in data))
         if name == "deepq":
-            policy = QPolicy(box, choice, seed=0, dtype=tf.float64)
+            policy = QPolicy(box, choice, network_options={"num_hidden": 16}, seed=0, dtype=tf.float64)
             update = DeepqUpdate(policy, MpiAdam(policy.trainable_variables, comm, max_grad_norm=0.1),
                                  deepq_config.Config())
             stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][2:]
                      for i in range(S)]
         else:
-            policy = DeterministicPolicy(box, box, network_options={"sizes": "300,300"}, seed=0, dtype=tf.float64)
+            policy = DeterministicPolicy(box, box, network_options={"sizes": "16,16"}, seed=0, dtype=tf.float64)
             cfg = ddpg_config.Config(normalize_returns=True, popart=True, batch_size=B * (2 // comm.size),
                                      critic_l2_reg=1e-2)
             update = DdpgUpdate(policy, cfg, comm)
@@ -535,12 +552,11 @@ def replay_steps_of_one_rank_equal_two(name):
     np.testing.assert_allclose(my_stats, stats, rtol=1e-6)
 
 
+@uncompiled
 def copy_trains(name):
     """A copied folder whose loss and a default were edited: see test_forks.py."""
     import tempfile
     from pathlib import Path
-
-    import tensorflow as tf
 
     from baselines_lite.common.networks.flat import get_flat
     from tests.plumbing.forks import RATE, copy, edited_loss, trained_parts, with_rate
@@ -550,9 +566,7 @@ def copy_trains(name):
         folder = Path(comm.broadcast(folder))
         alg = comm.broadcast(copy(name, folder, edited_loss, with_rate) if comm.rank == 0 else None)
         sys.path.insert(0, str(folder))
-        tf.config.run_functions_eagerly(True)
         policy, before, after = trained_parts(alg)
-        tf.config.run_functions_eagerly(False)
         sys.path.remove(str(folder))
         del sys.modules["my_lab"]
     assert policy.info["algorithm"] == alg == f"my_lab.my_{name}" and str(RATE) in str(policy.info["config"])
@@ -560,6 +574,7 @@ def copy_trains(name):
     comm.check_synced(get_flat(policy.trainable_variables))
 
 
+@uncompiled
 def steps_of_one_rank_equal_two(name):
     """A step on 2N samples on one process = a step on N on each of two, in float64, the shuffle fixed."""
     import gymnasium as gym
@@ -650,6 +665,7 @@ def steps_of_one_rank_equal_two(name):
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
 
 
+@uncompiled
 def acer_of_one_rank_equals_two():
     """Three updates on 2N segments on one process = three on N on each of two, in float64; also the average policy."""
     import gymnasium as gym
@@ -757,6 +773,7 @@ def kfac_on_two_ranks():
     world.check_synced(get_flat(late.variables))
 
 
+@uncompiled
 def recurrent_a2c_of_one_rank_equals_two():
     """Steps on the sequences of 2N environments on one process = steps on those of N on each of two, in float64."""
     import gymnasium as gym
