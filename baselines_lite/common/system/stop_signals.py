@@ -47,7 +47,7 @@ class StopSignals:
         if sum(came in STOP for came in self._came.recv(1024, socket.MSG_PEEK)) > 1:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self.restore()
+            signal.signal(number, self._handlers[number])
             signal.raise_signal(number)
 
     def restore(self) -> None:
