@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite import registry
-from baselines_lite.common.experiment import Experiment
-from baselines_lite.common.flat import get_flat
+from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.networks.flat import get_flat
 from tests.plumbing.test_table import SHORT
 
 

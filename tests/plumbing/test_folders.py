@@ -46,7 +46,7 @@ def test_whoever_asks_for_a_name_at_once_gets_a_folder_of_its_own(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from baselines_lite.common.folders import held
+from baselines_lite.common.system.folders import held
 with held(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     sys.stdin.readline()

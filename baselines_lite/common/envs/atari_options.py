@@ -9,7 +9,7 @@ from baselines_lite.common.system.options import option
 
 @dataclasses.dataclass(frozen=True)
 class AtariOptions:
-    """How an Atari game is played; see common/atari.py. None: as the environment's id says."""
+    """How an Atari game is played; see atari.py. None: as the environment's id says."""
 
     sticky: float | None = option(None, "probability that the emulator repeats the last action for a frame (default: "
                                   "the id's, 0 for ...NoFrameskip-v4, 0.25 for ALE/...-v5)", low=0, high=1)

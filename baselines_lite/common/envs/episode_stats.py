@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-WHOLE_EPISODE_OVER = "whole_episode_over"  # key of a step's infos; see rollout.Collector
+WHOLE_EPISODE_OVER = "whole_episode_over"  # key of a step's infos; see collector.Collector
 
 
 class Episode(NamedTuple):

@@ -31,7 +31,7 @@ class Sizes(Text):
 
 @dataclasses.dataclass(frozen=True)
 class MlpOptions:
-    """Options of the network `mlp`: fully connected layers; see networks.mlp."""
+    """Options of the network `mlp`: fully connected layers; see builders.mlp."""
 
     num_layers: int = option(2, "hidden layers", low=1)
     num_hidden: int = option(64, "units per hidden layer", low=1)
@@ -62,7 +62,7 @@ class Convs(Text):
 
 @dataclasses.dataclass(frozen=True)
 class CnnOptions:
-    """Options of the network `cnn`: Mnih et al. 2015; see networks.cnn."""
+    """Options of the network `cnn`: Mnih et al. 2015; see builders.cnn."""
 
     convs: Convs = option(Convs("32@8/4,64@4/2,64@3/1"), "filters@kernel/stride of each convolution")
     num_hidden: int = option(512, "units of the fully connected layer after them", low=1)
@@ -71,7 +71,7 @@ class CnnOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CnnSmallOptions(CnnOptions):
-    """Options of the network `cnn_small`, a quarter of `cnn`; see networks.cnn."""
+    """Options of the network `cnn_small`, a quarter of `cnn`; see builders.cnn."""
 
     convs: Convs = option(Convs("8@8/4,16@4/2"), "filters@kernel/stride of each convolution")
     num_hidden: int = option(128, "units of the fully connected layer after them", low=1)
@@ -79,7 +79,7 @@ class CnnSmallOptions(CnnOptions):
 
 @dataclasses.dataclass(frozen=True)
 class ConvOnlyOptions:
-    """Options of the network `conv_only`: padded convolutions and no fully connected layer; see networks.conv_only."""
+    """Options of the network `conv_only`: padded convolutions and no fully connected layer; see builders.conv_only."""
 
     convs: Convs = option(Convs("32@8/4,64@4/2,64@3/1"), "filters@kernel/stride of each convolution")
     activation: str = option("relu", "activation of every layer", choices=("tanh", "relu", "elu"))
@@ -87,14 +87,14 @@ class ConvOnlyOptions:
 
 @dataclasses.dataclass(frozen=True)
 class LnLstmOptions:
-    """Options of the network `lnlstm`: an LSTM with layer normalisation; see networks.lstm."""
+    """Options of the network `lnlstm`: an LSTM with layer normalisation; see builders.lstm."""
 
     nlstm: int = option(128, "units of the LSTM", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LstmOptions(LnLstmOptions):
-    """Options of the network `lstm`; see networks.lstm."""
+    """Options of the network `lstm`; see builders.lstm."""
 
     layer_norm: bool = option(False, "normalise what enters the LSTM's gates and its cell")
 
@@ -108,7 +108,7 @@ class CnnLnLstmOptions(CnnOptions):
 
 @dataclasses.dataclass(frozen=True)
 class CnnLstmOptions(CnnLnLstmOptions):
-    """Options of the network `cnn_lstm`: `cnn`, then an LSTM; see networks.cnn_lstm."""
+    """Options of the network `cnn_lstm`: `cnn`, then an LSTM; see builders.cnn_lstm."""
 
     layer_norm: bool = option(False, "normalise what enters the LSTM's gates and its cell")
 

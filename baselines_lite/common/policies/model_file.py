@@ -122,7 +122,7 @@ def named_network(network: str, given: str | None) -> str:
 
 
 def is_builder(function: Any) -> bool:
-    """Whether a function's parameters are those of a network; see networks.py."""
+    """Whether a function's parameters are those of a network; see builders.py."""
     try:
         return {"rng", "dtype", "name"} <= inspect.signature(function).parameters.keys()
     except (TypeError, ValueError):
