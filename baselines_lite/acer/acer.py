@@ -44,8 +44,8 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
 
     env: a Gymnasium id, `module:Id`, an Env, a factory of Envs, or a VectorEnv. total_timesteps: by default a million.
     Options by keyword: those of `experiment.config.RunOptions` (seed, log_path, save_path, ...), of `Config`, and of
-    the network. Raises UserError for options that cannot be meant, spaces that are not supported, and a replay buffer that
-    memory cannot hold.
+    the network. Raises UserError for options that cannot be meant, spaces that are not supported, and a replay buffer
+    that memory cannot hold.
     """
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options, make_policy=actor_q,
                     make_buffer=replay_buffer) as exp:
