@@ -15,7 +15,8 @@ PICTURE = spaces.Box(0, 255, (40, 40, 1), np.uint8)
 VECTOR, CHOICE = spaces.Box(-1, 1, (3,)), spaces.Discrete(3)
 # What an algorithm's environments take where a row does not say it.
 ACTIONS = {"ddpg": VECTOR}
-SMALL_CNN = {"convs": "4@8/4,4@3/2"}
+CONVS = {"convs": "4@8/4,4@3/2"}
+SMALL_CNN = {**CONVS, "num_hidden": 8}
 
 
 class Anything(gym.Env):
@@ -69,7 +70,7 @@ def native(actions):
 ROWS = {
     "observations: Box (vector, matrix, numbers of any type, a picture as numbers)": [
         observing(VECTOR), observing(spaces.Box(-9, 9, (2, 3), np.float64)),
-        observing(spaces.Box(0, 9, (2,), np.int64)), observing(PICTURE, network="mlp")],
+        observing(spaces.Box(0, 9, (2,), np.int64)), observing(spaces.Box(0, 255, (6, 6, 1), np.uint8), network="mlp")],
     "observations: Box (picture: uint8, three-dimensional)": [observing(PICTURE, network="cnn", **SMALL_CNN)],
     "observations: Discrete": [observing(spaces.Discrete(4, start=-2))],
     "observations: MultiDiscrete": [observing(spaces.MultiDiscrete([2, 3])),
@@ -90,25 +91,27 @@ ROWS = {
     "actions: Tuple, Dict": [acting(spaces.Tuple([CHOICE, CHOICE])), acting(spaces.Dict({"a": CHOICE}))],
     "network: mlp": [with_network("mlp", num_hidden=8)],
     "network: cnn, cnn_small": [with_network("cnn", **SMALL_CNN), with_network("cnn_small", **SMALL_CNN)],
-    "network: conv_only": [with_network("conv_only", **SMALL_CNN)],
+    "network: conv_only": [with_network("conv_only", **CONVS)],
     "network: lstm, lnlstm": [with_network("lstm", nlstm=8), with_network("lnlstm", nlstm=8)],
     "network: cnn_lstm, cnn_lnlstm": [with_network("cnn_lstm", nlstm=8, **SMALL_CNN),
                                       with_network("cnn_lnlstm", nlstm=8, **SMALL_CNN)],
     "environments: --vec=sync": [made_by_id("sync")],
     "environments: --vec=async": [made_by_id("async")],
     "environments: --vec=native": [native],
-    "environments: Atari": [lambda _: ("PongNoFrameskip-v4", {"network": "cnn_small"})],
+    "environments: Atari": [lambda _: ("PongNoFrameskip-v4", {"network": "cnn_small", **SMALL_CNN})],
     "environments: VectorEnv in SAME_STEP mode": [resetting(AutoresetMode.SAME_STEP)],
     "environments: VectorEnv in NEXT_STEP mode": [resetting(AutoresetMode.NEXT_STEP)],
     "environments: VectorEnv in DISABLED mode": [resetting(AutoresetMode.DISABLED)],
 }
 # The least that each algorithm needs to make one update.
 _FIT = dict(num_env=2, nsteps=8, vf_iters=1, vf_minibatches=2)
+_NATURAL = dict(_FIT, cg_iters=3)
 _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
 _PLAIN = dict(num_env=2, nsteps=8)
 _REPLAY = dict(num_env=2, nsteps=8, learning_starts=8, batch_size=4, buffer_size=100)
-SHORT = {"vpg": _FIT, "npg": _FIT, "trpo_mpi": _FIT, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN, "acktr": _PLAIN,
-         "acer": dict(_PLAIN, replay_start=8), "deepq": _REPLAY, "ddpg": dict(_REPLAY, train_steps=2)}
+SHORT = {"vpg": _FIT, "npg": _NATURAL, "trpo_mpi": _NATURAL, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN,
+         "acktr": _PLAIN, "acer": dict(_PLAIN, replay_start=8, replay_ratio=1), "deepq": dict(_REPLAY, hiddens="8"),
+         "ddpg": dict(_REPLAY, train_steps=2, sizes="8,8")}
 
 
 def table():
