@@ -111,7 +111,7 @@ _PLAIN = dict(num_env=2, nsteps=8)
 _REPLAY = dict(num_env=2, nsteps=8, learning_starts=8, batch_size=4, buffer_size=100)
 SHORT = {"vpg": _FIT, "npg": _NATURAL, "trpo_mpi": _NATURAL, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN,
          "acktr": _PLAIN, "acer": dict(_PLAIN, replay_start=8, replay_ratio=1), "deepq": dict(_REPLAY, hiddens="8"),
-         "ddpg": dict(_REPLAY, train_steps=2, sizes="8,8")}
+         "ddpg": dict(_REPLAY, train_steps=2)}
 
 
 def table():
