@@ -61,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if launched_rank() == 0:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    return 0
 
 
 def understood(arguments: Sequence[str]) -> tuple[dict[str, str | None], CommandOptions]:
@@ -122,7 +121,8 @@ def train(options: dict[str, Any], command: CommandOptions) -> int:
     folder = comm.broadcast(made)
     if run.log_path is None:
         options["log_path"] = folder
-    unused.extend([made] if made else [])
+    if made is not None:
+        unused.append(made)
     try:
         policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})

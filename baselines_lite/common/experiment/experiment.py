@@ -106,8 +106,8 @@ class Experiment:
             video.prepare()
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = make_vec_env(env, self.config.num_env, vec=self.run.vec,
-                                         render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
-                                         atari=resolved.atari, threads=self.threads)
+                                 render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
+                                 atari=resolved.atari, threads=self.threads)
         if self.family == "atari":
             from baselines_lite.common.envs.atari import AtariGames  # loads the emulator: for its games only
 
@@ -387,9 +387,8 @@ class Experiment:
         after anything else the rank that failed, since its end ends the others wherever they are.
         """
         elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
-        if self._whole is None or elsewhere:
-            return
-        self._whole.save(self.save_path)
+        if self._whole is not None and not elsewhere:
+            self._whole.save(self.save_path)
 
     def _conclude(self) -> None:
         mean = self.window.eprewmean
@@ -413,6 +412,6 @@ def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCriti
     action_scale = is_far_from_unit(actions) if cfg.action_scale is None else cfg.action_scale
     return ActorCritic(exp.venv.single_observation_space, actions, network=cfg.network,
                        network_options=network_options, value_network=cfg.value_network, logstd_init=cfg.logstd_init,
-                       action_scale=action_scale,
-                       normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
-                       reward_gamma=cfg.gamma, joined=cfg.one_optimizer, seed=run.seed, compute=run.dtype)
+                       action_scale=action_scale, normalize_observations=cfg.normalize_observations,
+                       normalize_rewards=cfg.normalize_rewards, reward_gamma=cfg.gamma, joined=cfg.one_optimizer,
+                       seed=run.seed, compute=run.dtype)

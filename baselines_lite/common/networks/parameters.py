@@ -101,7 +101,7 @@ class Place:
     def numpy(self, index: int) -> np.ndarray:
         """The values of a parameter: a copy, since a variable whose buffer is in use elsewhere updates slowly."""
         if self.fresh is None:
-            return self._cut(np.array(read(self.variable)), index)
+            return self._cut(read(self.variable), index).copy()
         if not self.fresh:
             self._refresh()
         return self._arrays[index]
