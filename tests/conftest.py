@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,12 @@ MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
 def pytest_configure(config):
-    """Without the slow tests, compiling takes longer than what is compiled: let XLA's code be made quickly."""
+    """Without the slow tests, compiling takes longer than what is compiled: let XLA's code be made quickly.
+
+    A shell that starts the tests in the background has Ctrl-C ignored, also by what they start: not here.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
