@@ -118,11 +118,11 @@ def train(options: dict[str, Any], command: CommandOptions) -> int:
     comm = get_comm()
     algorithm, options, run = comm.together(lambda: checked(options, command))
     made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
-    folder = comm.broadcast(made)
+    made = comm.broadcast(made)
     if run.log_path is None:
-        options["log_path"] = folder
+        options["log_path"] = made
     if made is not None:
-        unused.append(made)
+        unused.append(made)  # on all ranks: the first that Ctrl-C ends may be the only one that still can remove it
     try:
         policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})
