@@ -52,8 +52,7 @@ class EpisodeTracker:
             length = self._lengths[n] + t + 1 - begin[n]
             episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T, int(t)))
             self._returns[n], self._lengths[n], begin[n] = 0.0, 0, t + 1
-        for n, first in enumerate(begin):
-            self._returns[n] += rewards[first:, n].sum(dtype=np.float64)
+        self._returns += rewards.sum(axis=0, dtype=np.float64, where=np.arange(T)[:, None] >= begin)
         self._lengths += T - begin
         return episodes
 

@@ -47,5 +47,5 @@ def standardize(advs: np.ndarray, comm: Comm) -> np.ndarray:
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 perfect, 0 no better than a constant; NaN for constant returns."""
-    total, left = (np.square(x - x.mean(dtype=np.float64)).sum() for x in (returns, returns - values))
+    total, left = (np.vdot(d, d) for d in (x - x.mean(dtype=np.float64) for x in (returns, returns - values)))
     return float("nan") if total == 0 else float(1 - left / total)
