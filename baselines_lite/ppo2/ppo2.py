@@ -21,7 +21,7 @@ from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.minibatch import Minibatches, shuffled, training_data
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.policies.actor_critic import ActorCritic
-from baselines_lite.common.sampling.returns import explained_variance, gae
+from baselines_lite.common.sampling.returns import explained_variance, gae, minibatch_moments
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.schedules import Schedule
@@ -89,7 +89,7 @@ class Update:
         data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns, values=rollout.values,
                              logp=self.policy.logp(rollout.heads, rollout.actions))
         indices = self.shuffle(advs.size // self.length)
-        mean, std = self.moments(data["advs"].numpy(), indices)
+        mean, std = minibatch_moments(data["advs"].numpy(), indices, self.moments_comm)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clips = [rates["cliprange"], (cfg.cliprange_vf or Schedule("0"))(remaining)]
         return self.minibatches(data, indices, rates["lr"], clips, {"mean": mean, "std": std}) | rates
@@ -97,13 +97,3 @@ class Update:
     def shuffle(self, count: int) -> np.ndarray:
         """Indices of every minibatch's samples (or sequences): [noptepochs * nminibatches, count / nminibatches]."""
         return shuffled(self.rng, count, self.cfg.noptepochs, self.cfg.nminibatches)
-
-    def moments(self, advs: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation + 1e-8 of each minibatch's advantages, over all ranks or this one's own.
-
-        The shuffle is known beforehand, so that one collective serves all minibatches of the update.
-        """
-        chosen, comm = advs[indices].astype(np.float64).reshape(len(indices), -1), self.moments_comm
-        centre = comm.mean(np.array([chosen.mean()]))  # shifted, so that the squares do not cancel
-        sums = comm.mean(np.stack([(chosen - centre).mean(axis=1), np.square(chosen - centre).mean(axis=1)]))
-        return sums[0] + centre, np.sqrt(np.maximum(sums[1] - np.square(sums[0]), 0.0)) + 1e-8

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from baselines_lite.common.sampling.returns import explained_variance, gae, generalized_advantages
+from baselines_lite.common.sampling.returns import explained_variance, gae, generalized_advantages, minibatch_moments
+from baselines_lite.common.system.mpi import Comm
 
 GAMMA, LAM = 0.97, 0.9
 
@@ -101,3 +102,13 @@ def test_explained_variance():
     assert abs(explained_variance(np.full(100, 7.0), returns)) < 1e-12
     assert explained_variance(-returns, returns) < 0
     assert np.isnan(explained_variance(returns, np.ones(100)))
+
+
+def test_minibatch_moments():
+    rng = np.random.default_rng(0)
+    advs, indices = 1e6 + rng.normal(size=24), rng.permutation(24).reshape(4, 6)
+    mean, std = minibatch_moments(advs, indices, Comm())
+    np.testing.assert_allclose(mean, advs[indices].mean(1))
+    np.testing.assert_allclose(std, advs[indices].std(1) + 1e-8, rtol=1e-8)
+    equal = np.full(24, 3.0)
+    assert np.isfinite((equal - mean[0]) / minibatch_moments(equal, indices, Comm())[1][0]).all()

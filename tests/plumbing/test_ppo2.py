@@ -122,17 +122,6 @@ def test_gradient_at_the_old_parameters_is_the_policy_gradient():
     np.testing.assert_allclose(ppo, flat_gradient(tape, loss, policy.trainable_variables), atol=1e-12)
 
 
-def test_minibatch_moments():
-    cfg = Config(nminibatches=4, noptepochs=2)
-    _, _, update = setting(cfg)
-    advs = 1e6 + np.random.default_rng(0).normal(size=T * N)
-    indices = update.shuffle(T * N)
-    mean, std = update.moments(advs, indices)
-    np.testing.assert_allclose(mean, advs[indices].mean(1))
-    np.testing.assert_allclose(std, advs[indices].std(1) + 1e-8, rtol=1e-8)
-    assert np.isfinite((np.full(T * N, 3.0) - mean[0]) / update.moments(np.full(T * N, 3.0), indices)[1][0]).all()
-
-
 @pytest.mark.parametrize("comm", [Comm(), TwoAlike()])
 def test_target_kl_stops_before_the_step_that_would_follow(comm):
     cfg = Config(nminibatches=2, noptepochs=20, lr=Config.lr.__class__("0.05"), target_kl=0.01)

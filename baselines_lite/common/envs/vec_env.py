@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked, Lent, misfit
 from baselines_lite.common.envs.make import family_of, find_spec, make_one
@@ -46,6 +47,8 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
     processes. A VectorEnv must say its autoreset mode; any of the three will do. Raises UserError for what cannot be
     made or used.
     """
+    if render_mode is not None:
+        video.prepare()
     if isinstance(env, VectorEnv):
         if vec is not None:
             raise UserError(f"vec={vec} is for an environment's id or factory: a VectorEnv is one already")

@@ -47,12 +47,19 @@ def drawing(env_name: str) -> Iterator[None]:
                         ) from None
 
 
-def record(venv: VectorEnv, folder: Path, every: int, length: int) -> VectorEnv:
-    """The vector environment, recording `length` of its steps every `every` steps into `folder`."""
+def record(venv: VectorEnv, env_name: str, folder: Path, every: int, length: int) -> VectorEnv:
+    """The vector environment, recording `length` of its steps every `every` steps into `folder`.
+
+    It was made to be drawn; raises UserError where that fails here.
+    """
     from gymnasium.wrappers.vector import RecordVideo
 
     with warnings.catch_warnings(action="ignore"):  # that the folder exists: names never collide within a run
-        return RecordVideo(venv, str(folder), step_trigger=lambda step: step % every == 0, video_length=length)
+        recorder = RecordVideo(venv, str(folder), step_trigger=lambda step: step % every == 0, video_length=length)
+    with drawing(env_name):
+        recorder.reset()
+        recorder.render()
+    return recorder
 
 
 def record_episodes(env: gym.Env, folder: str, episodes: int) -> gym.Env:

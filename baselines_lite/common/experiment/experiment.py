@@ -102,8 +102,6 @@ class Experiment:
         self._threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
         self.threads = tf_setup.setup(self.comm, self._threads)  # those that TensorFlow has
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
-        if videos:
-            video.prepare()
         self._own_env = not isinstance(env, VectorEnv)
         self.venv = make_vec_env(env, self.config.num_env, vec=self.run.vec,
                                  render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
@@ -160,6 +158,10 @@ class Experiment:
             self._open_logger()
             if aside:
                 self.logger.say(f"an earlier run's files are now in {aside}")
+            if self.run.save_video_interval > 0:
+                every = max(1, self.run.save_video_interval // self.config.num_env)
+                self.venv = video.record(self.venv, self.env_name, self.folder / "videos", every,
+                                         self.run.save_video_length)
             self._held = held.pop_all()
 
     def _open_logger(self) -> None:
@@ -192,12 +194,6 @@ class Experiment:
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
                             "that it gains nothing from it and may lose")
-        if self.run.save_video_interval > 0:
-            every = max(1, self.run.save_video_interval // cfg.num_env)
-            self.venv = video.record(self.venv, self.folder / "videos", every, self.run.save_video_length)
-            with video.drawing(self.env_name):
-                self.venv.reset()
-                self.venv.render()
 
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self._threads))

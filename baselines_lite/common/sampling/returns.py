@@ -45,6 +45,18 @@ def standardize(advs: np.ndarray, comm: Comm) -> np.ndarray:
     return ((advs - mean) / (np.sqrt(variance) + 1e-8)).astype(advs.dtype)
 
 
+def minibatch_moments(advs: np.ndarray, indices: np.ndarray, comm: Comm) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, standard deviation + 1e-8), [count] each, of every minibatch's advantages, over `comm`'s ranks.
+
+    `indices` [count, size] picks the minibatches from advs [B, ...]. The shuffle is known beforehand, so that two
+    collectives serve all minibatches of an update.
+    """
+    chosen = advs[indices].astype(np.float64).reshape(len(indices), -1)
+    centre = comm.mean(np.array([chosen.mean()]))  # shifted, so that the squares do not cancel
+    sums = comm.mean(np.stack([(chosen - centre).mean(axis=1), np.square(chosen - centre).mean(axis=1)]))
+    return sums[0] + centre, np.sqrt(np.maximum(sums[1] - np.square(sums[0]), 0.0)) + 1e-8
+
+
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 perfect, 0 no better than a constant; NaN for constant returns."""
     total, left = (np.vdot(d, d) for d in (x - x.mean(dtype=np.float64) for x in (returns, returns - values)))
