@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 
 from baselines_lite import UserError, load, registry
+from tests.plumbing.test_table import SHORT
 
 SPACE = gym.spaces.Box(-1, 1, (2,))
 QUIET = dict(print_interval=1e9, num_env=2)
-SHORT = {"deepq": dict(nsteps=20, learning_starts=40, buffer_size=1000), "acer": dict(replay_start=40),
-         "ddpg": dict(nsteps=20, train_steps=2, learning_starts=40, buffer_size=1000)}
-SPLIT = {name: dict(nminibatches=2) for name in ("ppo1", "ppo2")}
 BY_ROLLOUT = [name for name in registry.ALGORITHMS if name not in ("deepq", "ddpg")]
 
 
@@ -36,14 +34,14 @@ class Breaks(gym.Env):
 
 @pytest.mark.parametrize("what", ["reward", "observation"])
 @pytest.mark.parametrize("name", BY_ROLLOUT)
-def test_training_stops_before_the_policy_is_spoiled(name, what, tmp_path):
+def test_training_stops_before_the_policy_is_spoiled(name, what, tmp_path, uncompiled):
     with pytest.raises(UserError, match=rf"step 95, environment 0 of rank 0: (the|an) {what}.* is nan; training stops"):
-        registry.find(name).learn(lambda: Breaks(95, what), 10_000, nsteps=20, save_path=str(tmp_path / "m"), **QUIET,
-                                  **SPLIT.get(name, {}), **SHORT.get(name, {"normalize_rewards": False}))
+        registry.find(name).learn(lambda: Breaks(95, what), 10_000, save_path=str(tmp_path / "m"),
+                                  **{**SHORT[name], **QUIET, "nsteps": 20})
     assert all(np.isfinite(v.numpy()).all() for v in load(str(tmp_path / "m")).trainable_variables)
 
 
-def test_it_stops_before_statistics_are_spoiled_too():
+def test_it_stops_before_statistics_are_spoiled_too(uncompiled):
     with pytest.raises(UserError, match="the reward is nan"):
         registry.find("ppo2").learn(lambda: Breaks(1), 10_000, normalize_rewards=True, **QUIET)
 
@@ -55,7 +53,7 @@ def test_with_replay_too(name, what, after, tmp_path, uncompiled, capsys):
     options = dict(normalize_observations=True) if name == "ddpg" else {}
     with pytest.raises(UserError, match=rf"step {after}, environment 0 of rank 0: .* {what} is nan; training stops"):
         registry.find(name).learn(lambda: Breaks(after, what, name == "ddpg"), 10_000, save_path=str(tmp_path / "m"),
-                                  **options, **SHORT[name], **QUIET)
+                                  **{**SHORT[name], **QUIET, "nsteps": 20}, **options)
     assert ("the policy after 160 steps" in capsys.readouterr().out) == (after > 1) == (tmp_path / "m").exists()
     if after > 1:
         policy = load(str(tmp_path / "m"))

@@ -110,8 +110,8 @@ _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
 _PLAIN = dict(num_env=2, nsteps=8)
 _REPLAY = dict(num_env=2, nsteps=8, learning_starts=8, batch_size=4, buffer_size=100)
 SHORT = {"vpg": _FIT, "npg": _NATURAL, "trpo_mpi": _NATURAL, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN,
-         "acktr": _PLAIN, "acer": dict(_PLAIN, replay_start=8, replay_ratio=1), "deepq": dict(_REPLAY, hiddens="8"),
-         "ddpg": dict(_REPLAY, train_steps=2)}
+         "acktr": _PLAIN, "acer": dict(_PLAIN, replay_start=8, replay_ratio=1),
+         "deepq": dict(_REPLAY, train_freq=4, hiddens="8"), "ddpg": dict(_REPLAY, train_steps=2, sizes="8,8")}
 
 
 def table():
@@ -157,5 +157,6 @@ def test_every_cell(row, name, uncompiled):
             policy = registry.find(name).learn(env, 32, **options)
             assert all(np.isfinite(v.numpy()).all() for v in policy.trainable_variables)
         else:
+            options.pop("sizes", None)  # of the network that goes with it
             with pytest.raises(UserError, match="support"):
                 registry.find(name).learn(env, 32, **options)
