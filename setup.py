@@ -8,12 +8,14 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.py").read_text(encoding="utf-8"))[1]
 
+# Lower bounds are what `python tests/bounds.py oldest` passes with. Upper ones are the next major release, or the next
+# minor one where private API is used (TensorFlow, Gymnasium) or every minor one may break what it likes (ale-py, ruff).
 EXTRAS = {
-    "mpi": ["mpi4py>=4.1,<5", "mpich>=5.0,<6"],
-    "mujoco": ["gymnasium[mujoco]>=1.4,<1.5", "mujoco>=4.0,<5"],
-    "video": ["moviepy>=2.2,<3", "pygame>=2.6,<3"],
+    "mpi": ["mpi4py>=4.1,<5", "mpich>=4.2.3,<6"],
+    "mujoco": ["gymnasium[mujoco]>=1.2.1,<1.5", "mujoco>=3.2.5,<5"],
+    "video": ["moviepy>=2.1,<3", "pygame>=2.1.3,<3"],
     "tensorboard": ["tensorboard>=2.20,<3"],
-    "test": ["pytest>=9.0,<10", "pytest-xdist>=3.8,<4", "scipy>=1.17,<2", "ruff>=0.17,<0.18"],
+    "test": ["pytest>=8.0,<10", "pytest-xdist>=3.4,<4", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }
 
@@ -28,15 +30,15 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",
-        "numpy>=2.4,<2.5",
-        "scipy>=1.17,<1.18",
-        "gymnasium>=1.4,<1.5",
-        "ale-py>=0.12.1,<0.13",
-        "cloudpickle>=3.1,<4",
-        "threadpoolctl>=3.5,<4",
-        "safetensors>=0.8,<0.9",
-        "matplotlib>=3.11,<3.12",
-        "tqdm>=4.70,<5",
+        "numpy>=1.26,<3",
+        "scipy>=1.11.3,<2",
+        "gymnasium>=1.2.1,<1.5",
+        "ale-py>=0.12,<0.13",
+        "cloudpickle>=2.2,<4",
+        "threadpoolctl>=3.1,<4",
+        "safetensors>=0.8,<1",
+        "matplotlib>=3.8,<4",
+        "tqdm>=4.64,<5",
     ],
     extras_require={**EXTRAS, "all": sorted({p for name in EXTRAS if name != "gpu" for p in EXTRAS[name]})},
     entry_points={"console_scripts": ["baselines-lite=baselines_lite.run:console"]},

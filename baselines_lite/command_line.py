@@ -19,6 +19,7 @@ from typing import Any
 
 from baselines_lite import __version__, load, registry
 from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import RolloutConfig, RunOptions, algorithm_name, preset_values, resolve
 from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError, unknown
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if comm.broadcast(command.version or command.help or plays):
                 comm.together(lambda: answer(options, command, flags), root_only=True)
                 return 0
-            return train(options, command)
+            return train(options, command, flags)
     except UserError as error:
         # All ranks raise it: they were told of it (Comm.together), or started in a way that is no good. One speaks.
         if launched_rank() == 0:
@@ -113,10 +114,16 @@ def complete(flags: dict[str, str | None], *config_types: type) -> dict[str, str
     return {name: "true" if value is None and name in known else value for name, value in flags.items()}
 
 
-def train(options: dict[str, Any], command: CommandOptions) -> int:
+def train(options: dict[str, Any], command: CommandOptions, flags: Mapping[str, Any]) -> int:
     """Trains, and plays afterwards if asked to; the exit status."""
     comm = get_comm()
+    found = comm.broadcast(comm.together(lambda: resume.asked(options), root_only=True))
+    if found is not None:
+        folder, facts = found
+        command = comm.together(lambda: named_as(command, facts["settings"], flags))
+        options["log_path"] = folder
     algorithm, options, run = comm.together(lambda: checked(options, command))
+    budget = run.num_timesteps if found is None or "num_timesteps" in options else None  # None: as it was
     made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
     made = comm.broadcast(made)
     if run.log_path is None:
@@ -124,7 +131,7 @@ def train(options: dict[str, Any], command: CommandOptions) -> int:
     if made is not None:
         unused.append(made)  # on all ranks: the first that Ctrl-C ends may be the only one that still can remove it
     try:
-        policy = algorithm.learn(command.env, total_timesteps=run.num_timesteps,
+        policy = algorithm.learn(command.env, total_timesteps=budget,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})
     finally:
         remove_unused()
@@ -136,6 +143,18 @@ def train(options: dict[str, Any], command: CommandOptions) -> int:
         return 128 + stopped_by
     comm.together(lambda: command.play and watch(policy, command.env, command, made or run.log_path), root_only=True)
     return 0
+
+
+def named_as(command: CommandOptions, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> CommandOptions:
+    """The command with algorithm and environment of a run that goes on, where the flags do not give them.
+
+    Raises UserError for those that would import a module which nobody has named.
+    """
+    names = {"alg": settings["algorithm"], "env": settings["env"]}
+    for name, value in names.items():
+        if name not in flags and (":" in value or (name == "alg" and value not in registry.ALGORITHMS)):
+            raise resume.trusted(name, value)
+    return dataclasses.replace(command, **{k: v for k, v in names.items() if k not in flags})
 
 
 def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:

@@ -156,7 +156,7 @@ def train(alg: str, name: str, seed: int, results: Path, keep_in: str | None) ->
         words = {"mpirun": str(Path(sys.executable).parent / "mpirun"), "python": sys.executable,
                  "run.py": str(ROOT / "run.py")}
         run = [words.get(word, word) for word in command(alg, task, seed)]
-        subprocess.run([*run, f"--log_path={folder}", "--save_interval=200"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*run, f"--log_path={folder}"], check=True, stdout=subprocess.DEVNULL)
         with (Path(folder) / "progress.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         if task.per_step or task.greedy_episodes:

@@ -39,6 +39,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             policy, batch, cfg.ent_coef, cfg.vf_coef), STATS)
         collector = exp.collector()
         length = cfg.nsteps if policy.recurrent else 1
+        exp.keep(step=step)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)

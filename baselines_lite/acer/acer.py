@@ -30,6 +30,7 @@ from baselines_lite.common.optim.mpi_rmsprop import MpiRmsProp
 from baselines_lite.common.policies.actor_q import ActorQ, expected
 from baselines_lite.common.system.compiled import Compiled
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 from .replay import Replay, Segments, segments_of
@@ -56,6 +57,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         collector = exp.collector()
         # The number of replays is drawn alike on all ranks, so that their collectives match.
         rng, counts = stream(run.seed, "replay", exp.noise_rank), stream(run.seed, "replay counts")
+        exp.keep(update=update, replay=rng, counts=counts)
         while not exp.finished:
             rollout = collector.collect()
             segments, lr = segments_of(policy, rollout), cfg.lr(exp.remaining)
@@ -163,8 +165,10 @@ def share(where: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(where, dtype))
 
 
-class Update:
+class Update(Stateful):
     """One step on a batch of segments, and the average policy."""
+
+    STATE = ("optimizer", "average")
 
     def __init__(self, policy: ActorQ, optimizer: MpiRmsProp, cfg: Config) -> None:
         self.policy, self.optimizer, self.cfg, self.average = policy, optimizer, cfg, policy.copy()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from baselines_lite.common.policies.actor_q import ActorQ
+from baselines_lite.common.sampling.memory import require
 from baselines_lite.common.sampling.rollout import Rollout
-from baselines_lite.common.system.memory import require
 
 
 class Ends(NamedTuple):
@@ -132,6 +133,28 @@ class Replay:
                 for n, ends in enumerate(self._ends[slot] for slot in slots)]
         self._seconds += time.perf_counter() - start
         return Segments(data, Ends(*map(np.concatenate, zip(*ends, strict=True))))
+
+    @property
+    def written(self) -> int:
+        """Segments of every environment so far: number i lies in slot i modulo `capacity`."""
+        return self._count
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest segment that is there."""
+        return max(0, self._count - self.capacity)
+
+    def rings(self) -> dict[str, np.ndarray]:
+        """Where the segments so far lie."""
+        return self._rings
+
+    def state(self) -> dict[str, Any]:
+        """What is not in `rings`."""
+        return {"count": self._count, "ends": [ends and list(ends) for ends in self._ends]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Makes the buffer what it was, once its `rings` are."""
+        self._count, self._ends = state["count"], [ends and Ends(*ends) for ends in state["ends"]]
 
     def lap(self) -> float:
         """Seconds spent on storing and drawing since the last call."""

@@ -45,6 +45,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                     max_grad_norm=cfg.max_grad_norm, examples=cfg.stats_examples, positions=cfg.stats_positions,
                     asynchronous=cfg.asynchronous, rng=stream(run.seed, "kfac", exp.noise_rank))
         collector = exp.collector()
+        exp.keep(kfac=kfac)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)

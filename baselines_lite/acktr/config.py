@@ -31,7 +31,8 @@ class Config(ActorCriticConfig):
     stats_positions: int | None = option(None, "output positions of a convolution that they use, drawn anew each time; "
                                          "none: all", low=1)
     inverse_every: int = option(10, "updates between two inversions of the factors", low=1)
-    asynchronous: bool = option(False, "invert in a background thread, and use the result when it is there")
+    asynchronous: bool = option(False, "invert in a background thread, and use the result half of inverse_every "
+                                "updates later")
     cold_iter: int = option(10, "first updates: plain gradient steps while statistics gather", low=0)
     ent_coef: float = 0.01
     vf_coef: float = option(0.5, "weight of the value loss", low=0)

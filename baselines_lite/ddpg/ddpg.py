@@ -27,6 +27,7 @@ from baselines_lite.common.sampling.replay_collector import frame_of
 from baselines_lite.common.system.compiled import Compiled, graph
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 from .exploration import make_exploration
@@ -49,6 +50,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         update = Update(policy, cfg, comm)
         exploration = make_exploration(policy, cfg, stream(run.seed, "noise", comm.rank))
         rng = stream(run.seed, "replay", comm.rank)
+        exp.keep(update=update, exploration=exploration, replay=rng)
         while not exp.finished:
             starting = exp.total_timesteps < cfg.learning_starts
             steps = collector.collect(cfg.nsteps, exploration.at_random if starting else exploration.actor())
@@ -111,11 +113,13 @@ class Returns(NamedTuple):
         return Returns(total, self.mean + new * shift, tf.maximum(var, 0.0))
 
 
-class Update:
+class Update(Stateful):
     """Gradient steps on minibatches, the target networks, and the moments of the returns.
 
     One process: XLA compiles a whole round in one call. Several: what lies between two Allreduces.
     """
+
+    STATE = ("optimizer", "target", "_returns")
 
     def __init__(self, policy: DeterministicPolicy, cfg: Config, comm: Comm) -> None:
         self.policy, self.cfg, self.comm = policy, cfg, comm

@@ -8,12 +8,15 @@ from baselines_lite.common.policies.deterministic_policy import DeterministicPol
 from baselines_lite.common.policies.parameter_noise import ParameterNoise
 from baselines_lite.common.sampling.replay_collector import Explore
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import Stateful
 
 from .config import Config
 
 
-class Gaussian:
+class Gaussian(Stateful):
     """pi(s) + std N(0, 1), independent at each step; with std = 0 no noise."""
+
+    STATE = ("rng",)
 
     def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
         self.policy, self.std, self.rng = policy, std, rng
@@ -47,6 +50,8 @@ class OrnsteinUhlenbeck(Gaussian):
     OpenAI Baselines).
     """
 
+    STATE = ("rng", "_x")
+
     THETA, DT = 0.15, 0.01
 
     def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
@@ -65,6 +70,8 @@ class NoisyParameters(Gaussian):
 
     Its strength is kept so that its actions differ from pi's by `std` (root mean square) (1706.01905, appendix C.1).
     """
+
+    STATE = ("rng", "noise")
 
     def __init__(self, policy: DeterministicPolicy, std: float, rng: np.random.Generator) -> None:
         super().__init__(policy, std, rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from baselines_lite.common.experiment.config import ReplayConfig
 from baselines_lite.common.networks.options import Sizes
@@ -16,6 +16,8 @@ from baselines_lite.common.system.schedules import Schedule
 @dataclasses.dataclass(frozen=True)
 class Config(ReplayConfig):
     """Counts are per rank unless they say otherwise; schedules and epsilon go by the global steps."""
+
+    uses_budget: ClassVar[bool] = True  # epsilon and beta
 
     nsteps: int = option(100, "steps of every environment between two rows of the log; a multiple of train_freq", low=1)
     train_freq: int = option(1, "steps of every environment between two gradient steps", low=1)

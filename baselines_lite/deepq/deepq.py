@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from baselines_lite.common.policies.q_policy import QPolicy
 from baselines_lite.common.sampling.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, Transitions
 from baselines_lite.common.sampling.replay_collector import Explore, frame_of
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 
@@ -49,7 +51,8 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                                         max_grad_norm=cfg.max_grad_norm), cfg)
         explorer = (NoisyExplorer if cfg.param_noise else Explorer)(exp)
         rng, steps = stream(run.seed, "replay", comm.rank), cfg.train_freq * cfg.num_env * comm.size
-        done = 0  # environment steps over all ranks
+        done = exp.total_timesteps  # environment steps over all ranks
+        exp.keep(update=update, explorer=explorer, replay=rng)
         while not exp.finished:
             found, rates = [], {"lr": cfg.lr(exp.remaining)}
             for _ in range(cfg.nsteps // cfg.train_freq):
@@ -90,8 +93,10 @@ def exploration(cfg: Config, progress: float) -> float:
     return cfg.exploration_initial_eps + share * (cfg.exploration_final_eps - cfg.exploration_initial_eps)
 
 
-class Explorer:
+class Explorer(Stateful):
     """Epsilon-greedy actions."""
+
+    STATE = ("_noise",)
 
     def __init__(self, exp: Experiment) -> None:
         self.policy, self._noise = exp.policy, stream(exp.run.seed, "noise", exp.comm.rank)
@@ -121,12 +126,18 @@ class NoisyExplorer(Explorer):
     rewards.
     """
 
+    STATE = ("_rng", "_noisy", "noise")
+
     def __init__(self, exp: Experiment) -> None:
         super().__init__(exp)
         self._rng, self._batch_size = stream(exp.run.seed, "parameter noise", exp.comm.rank), exp.config.batch_size
         self._unit = exp.run.reward_scale
         self._noisy, probe = exp.policy.copy(), exp.policy.copy()
         self.noise = ParameterNoise(exp.policy, probe, self._rng, std=0.01)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._act = self._noisy.q_function()
 
     def actor(self, epsilon: float) -> Explore:
         self._epsilon = epsilon
@@ -162,8 +173,10 @@ def figures(found: list[np.ndarray]) -> dict[str, float]:
     return dict(zip(STATS, means.tolist(), strict=True))
 
 
-class Update:
+class Update(Stateful):
     """Gradient steps on minibatches of a replay buffer, and the target network Q'."""
+
+    STATE = ("optimizer", "target")
 
     def __init__(self, policy: QPolicy, optimizer: MpiAdam, cfg: Config) -> None:
         self.policy, self.optimizer, self.cfg, self.target = policy, optimizer, cfg, policy.copy()

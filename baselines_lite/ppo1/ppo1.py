@@ -27,6 +27,7 @@ from baselines_lite.common.sampling.returns import explained_variance, gae, stan
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 
@@ -48,6 +49,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                             max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
         collector = exp.collector()
+        exp.keep(update=update)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)
@@ -85,8 +87,10 @@ def adapted(beta: float, kl: float, cfg: Config) -> float:
     return min(beta * 2, cfg.kl_coef * BETA_RANGE) if kl > cfg.target_kl * 1.5 else beta
 
 
-class Update:
+class Update(Stateful):
     """All epochs and minibatches of one update, and the weight of the KL."""
+
+    STATE = ("minibatches", "rng", "beta")
 
     def __init__(self, policy: ActorCritic, optimizer: MpiAdam, cfg: Config, comm: Comm,
                  rng: np.random.Generator) -> None:

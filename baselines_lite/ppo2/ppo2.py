@@ -26,6 +26,7 @@ from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.schedules import Schedule
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 
@@ -45,6 +46,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                             max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
         collector = exp.collector()
+        exp.keep(update=update)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)
@@ -71,8 +73,10 @@ def loss_and_stats(policy: ActorCritic, cfg: Config, batch: Batch, cliprange: tf
     return loss, tf.stack(stats)
 
 
-class Update:
+class Update(Stateful):
     """All epochs and minibatches of one update."""
+
+    STATE = ("minibatches", "rng")
 
     def __init__(self, policy: ActorCritic, optimizer: MpiAdam, cfg: Config, comm: Comm,
                  rng: np.random.Generator) -> None:

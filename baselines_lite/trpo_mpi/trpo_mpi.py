@@ -46,6 +46,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
                                   lambda batch, _: losses.value_fit(policy, batch), ("value_loss",))
         shuffle = stream(run.seed, "shuffle", exp.noise_rank)
         collector = exp.collector()
+        exp.keep(value_steps=value_steps, shuffle=shuffle)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)

@@ -43,6 +43,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         collector = exp.collector()
         length = cfg.nsteps if policy.recurrent else 1
         count = cfg.nbatch // length
+        exp.keep(policy_step=policy_step, value_steps=value_steps, shuffle=shuffle)
         while not exp.finished:
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)

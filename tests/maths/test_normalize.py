@@ -59,10 +59,10 @@ def test_observations_are_centred_scaled_and_clipped():
 
 def test_normalising_does_not_move_the_statistics():
     normalize = Normalize((1,), rewards=True)
-    before = normalize.state()
+    before = normalize.statistics()
     normalize.normalize_obs(np.array([[4.0]]))
     normalize.normalize_rewards(np.array([4.0]))
-    assert all(np.array_equal(before[k], v) for k, v in normalize.state().items())
+    assert all(np.array_equal(before[k], v) for k, v in normalize.statistics().items())
 
 
 def test_reward_scale_is_the_deviation_of_the_discounted_sum_across_rollouts():
@@ -84,6 +84,6 @@ def test_state_restores():
     rng = np.random.default_rng(0)
     normalize.update(rng.normal(size=(5, 2, 3)), rng.normal(size=(5, 2)), np.zeros((5, 2), bool), Comm())
     other = Normalize((3,), rewards=True)
-    other.load_state(normalize.state())
+    other.load(normalize.statistics())
     obs = rng.normal(size=(4, 3))
     np.testing.assert_array_equal(other.normalize_obs(obs), normalize.normalize_obs(obs))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from baselines_lite import UserError
+from baselines_lite.common.sampling import memory
 from baselines_lite.common.sampling.replay_buffer import Index, PrioritizedReplayBuffer, ReplayBuffer, SegmentTree
-from baselines_lite.common.system import memory
 
 ACTION = np.zeros((), np.int64)
 

@@ -57,7 +57,7 @@ def test_with_replay_too(name, what, after, tmp_path, uncompiled, capsys):
     assert ("the policy after 160 steps" in capsys.readouterr().out) == (after > 1) == (tmp_path / "m").exists()
     if after > 1:
         policy = load(str(tmp_path / "m"))
-        values = [*policy.trainable_variables, *policy.normalize.state().values()]
+        values = [*policy.trainable_variables, *policy.normalize.statistics().values()]
         assert all(np.isfinite(np.array(v)).all() for v in values)
 
 

@@ -26,7 +26,8 @@ RUN = ("--alg=ppo2", "--env=CartPole-v1", "--num_timesteps=640", "--num_env=2", 
 def trained(tmp_path_factory):
     """A folder with a short run's log and model."""
     folder = tmp_path_factory.mktemp("trained")
-    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *RUN, "--log_path=log", "--save_interval=4"],
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *RUN, "--log_path=log", "--checkpoint_interval=4",
+                           "--checkpoint_seconds=0"],
                           cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -38,8 +39,8 @@ def test_a_run_says_where_everything_lies(trained):
     assert done.stderr == ""  # no chatter of TensorFlow or MuJoCo
     assert sorted(os.listdir(folder)) == ["log"]
     assert {"progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "model.safetensors",
-            "checkpoints"} == set(os.listdir(folder / "log"))
-    assert sorted(os.listdir(folder / "log/checkpoints")) == ["000004.safetensors", "000008.safetensors"]
+            "best.safetensors", "checkpoints"} == set(os.listdir(folder / "log"))
+    assert sorted(os.listdir(folder / "log/checkpoints")) == ["00000004", "00000008", "00000010", "rings"]
 
 
 def test_progress_columns(trained):
@@ -102,7 +103,8 @@ def test_help_is_fast_since_of_all_packages_it_loads_numpy_alone():
         code = ("import sys; before = set(sys.modules); from baselines_lite.command_line import main; "
                 f"main({flags!r}); "
                 "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}; "
-                "assert loaded - set(sys.stdlib_module_names) == {'baselines_lite', 'numpy'}, loaded")
+                "own = {name for name in loaded if not name.lstrip('_').startswith('cython_')}; "  # older NumPy's
+                "assert own - set(sys.stdlib_module_names) == {'baselines_lite', 'numpy'}, loaded")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "--num_timesteps" in done.stdout

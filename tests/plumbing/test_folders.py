@@ -83,8 +83,7 @@ def test_a_lock_file_that_its_holder_removes_is_not_taken_for_the_one_there(tmp_
         assert len(opened) == 2 and lock.exists()
 
 
-@pytest.mark.parametrize("options", [dict(log_path="log"), dict(save_path="m"), dict(save_path="x", save_interval=1),
-                                     dict(log_path="log", save_path="m")])
+@pytest.mark.parametrize("options", [dict(log_path="log"), dict(save_path="m"), dict(log_path="log", save_path="m")])
 def test_a_place_in_use_is_refused(tmp_path, monkeypatch, uncompiled, options):
     """The run that comes second, while the first is in its first step, is refused; afterwards the place is free."""
     monkeypatch.chdir(tmp_path)
@@ -99,8 +98,7 @@ def test_a_place_in_use_is_refused(tmp_path, monkeypatch, uncompiled, options):
             return self.env.step(action)
 
     ppo2.learn(lambda: Meanwhile(gym.make("CartPole-v1")), 16, **SMALL, **options)
-    place = "the folder 'log'" if "log_path" in options else "the folder '.'" if "save_interval" in options else \
-        "the model file 'm'"
+    place = "the folder 'log'" if "log_path" in options else "the model file 'm'"
     assert str(told[0].value).startswith(f"{place} is in use by another run (process {os.getpid()} on ")
     model = Path(options.get("save_path", "log/model.safetensors"))
     before = model.read_bytes()
@@ -143,29 +141,21 @@ def test_a_run_that_never_began_or_failed_keeps_no_place(tmp_path, uncompiled):
 def test_all_of_an_earlier_run_moves_aside(tmp_path, monkeypatch, capsys, uncompiled):
     """Model, checkpoints and videos too; the next run may start from the very file that moves."""
     monkeypatch.chdir(tmp_path)
-    learn(log_path="log", save_path="log/mine.safetensors", save_interval=1)
+    learn(log_path="log", save_path="log/mine.safetensors")
     os.makedirs("log/videos")
     Path("log/videos/a.mp4").touch()
     Path("log/notes.txt").touch()
     first = {name: Path("log", name).read_bytes() for name in files(tmp_path / "log") if name != "notes.txt"}
-    assert {"mine.safetensors", "checkpoints/000001.safetensors", "checkpoints/000002.safetensors"} <= set(first)
+    assert {"mine.safetensors", "checkpoints/00000002/manifest.json"} <= set(first)
     policy = learn(log_path="log", load_path="log/mine.safetensors", save_path="log/mine.safetensors", lr="0")
     assert "an earlier run's files are now in log/previous-1" in capsys.readouterr().out
     assert {name: Path("log/previous-1", name).read_bytes() for name in first} == first
     then, now = load("log/previous-1/mine.safetensors"), load("log/mine.safetensors")
     for a, b, c in zip(then.variables, now.variables, policy.variables, strict=True):
         assert (a.numpy() == b.numpy()).all() and (b.numpy() == c.numpy()).all()
-    learn(log_path="log", load_path="log/previous-1/checkpoints/000001.safetensors")
+    learn(log_path="log", load_path="log/previous-1/mine.safetensors")
     assert files(tmp_path / "log/previous-1") == sorted(first) and Path("log/previous-2/progress.csv").exists()
     assert Path("log/notes.txt").exists() and Path("log/mine.safetensors").exists()  # which this run does not write
-
-
-def test_without_a_log_checkpoints_move_aside(tmp_path, monkeypatch, uncompiled):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        learn(save_path="models/m", save_interval=2)
-    assert files(tmp_path) == ["models/checkpoints/000002.safetensors", "models/m",
-                               "models/previous-1/checkpoints/000002.safetensors"]
 
 
 def test_runs_of_one_second_have_folders_of_their_own(main, tmp_path, monkeypatch, uncompiled):

@@ -397,7 +397,7 @@ def act_once(policy):
 def restore(policy, values):
     """Puts arrays in the order of `contents` back."""
     mine = policy.contents()
-    policy.normalize.load_state({name.removeprefix("normalize/"): value for name, value in zip(mine, values)
+    policy.normalize.load({name.removeprefix("normalize/"): value for name, value in zip(mine, values)
                                  if name.startswith("normalize/")})
     for own, value in zip(mine.values(), values):
         if hasattr(own, "assign"):

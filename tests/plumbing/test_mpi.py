@@ -8,10 +8,11 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from baselines_lite.common.system.mpi import wait_for_reader
+from baselines_lite.common.system.mpi import launched_size, wait_for_reader
 from baselines_lite.registry import ALGORITHMS
 from tests import HANG
 from tests.conftest import MPIRUN, ROOT, until
@@ -96,6 +97,7 @@ ON_TWO_RANKS = [
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
     "ranks_share_a_default_folder", "rank_0_decides_on_files", "natural_steps_where_ranks_round_differently",
     "episodes_by_step,a2c", "episodes_by_step,deepq",
+    *(f"goes_on,{name}" for name in ("ppo2", "acktr", "acer", "deepq")),
 ]
 
 
@@ -181,6 +183,15 @@ def test_a_launcher_whose_processes_mpi_does_not_see_is_refused(cli):
 def test_slurm_variables_without_srun_mean_one_process(cli):
     done = cli(*SMALL, "--num_timesteps=64", "--log_path=log", env={"SLURM_NTASKS": "4"})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("variables", "size"), [
+    ({}, 1), ({"SLURM_NTASKS": "4"}, 1), ({"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}, 4),
+    ({"SLURM_NTASKS": "4", "SLURM_STEPID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}, 1),  # in salloc's shell
+    ({"SLURM_NTASKS": "1", "SLURM_STEPID": "0", "PMI_SIZE": "2"}, 2), ({"OMPI_COMM_WORLD_SIZE": "3"}, 3)])
+def test_what_launchers_say(variables, size):
+    with patch.dict(os.environ, variables, clear=True):
+        assert launched_size() == size
 
 
 def test_missing_mpi4py_is_explained(cli, tmp_path):

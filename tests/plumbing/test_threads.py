@@ -99,7 +99,7 @@ def test_blas_has_the_threads_of_the_run_and_then_the_callers(seen, name):
 
 def test_a_pool_that_is_loaded_during_a_run_is_limited_too(seen):
     during, before, _ = seen["run"]
-    assert len(before) == len(during[0]) < len(during[-1])
+    assert len(before) < len(during[-1])  # at the latest by the step: TensorFlow brings that of an older SciPy
 
 
 def test_threads_that_tensorflow_cannot_change_any_more_are_told(tmp_path, capfd):

@@ -2,8 +2,12 @@
 
 import inspect
 
+import gymnasium as gym
+import pytest
 import tensorflow as tf
 from gymnasium.vector import AsyncVectorEnv, async_vector_env
+
+from tests.bounds import bounds, requirements
 
 
 def test_a_concrete_function_is_called_with_flat_tensors():
@@ -25,11 +29,28 @@ def test_a_concrete_function_is_called_with_flat_tensors():
 
 def test_gymnasiums_worker_is_as_ours_calls_it():
     """envs/workers.py runs Gymnasium's `_async_worker` and overrides methods of AsyncVectorEnv."""
-    assert list(inspect.signature(async_vector_env._async_worker).parameters) == [
-        "index", "env_fn", "pipe", "parent_pipe", "shared_memory", "error_queue", "autoreset_mode", "semaphore"], (
+    assert list(inspect.signature(async_vector_env._async_worker).parameters)[:6] == [
+        "index", "env_fn", "pipe", "parent_pipe", "shared_memory", "error_queue"], (
         "Gymnasium's _async_worker takes other arguments: _worker must pass them on")
     for name, parameters in {"_check_spaces": ["self"], "_raise_if_errors": ["self", "successes"],
                              "close_extras": ["self", "timeout", "terminate"]}.items():
         method = getattr(AsyncVectorEnv, name, None)
         assert method is not None and list(inspect.signature(method).parameters) == parameters, (
             f"Gymnasium's AsyncVectorEnv.{name} has gone or takes other arguments: Workers overrides it")
+
+
+def test_a_space_keeps_its_generator_where_env_state_looks():
+    """envs/env_state.py keeps and sets `_np_random` of the spaces that an environment draws from."""
+    space = gym.spaces.Dict({"a": gym.spaces.Discrete(2)})
+    assert vars(space["a"])["_np_random"] is None, "Gymnasium's spaces have no _np_random, None before it is needed"
+    space.seed(0)
+    assert vars(space["a"])["_np_random"] is space["a"].np_random, (
+        "a space draws from something other than _np_random")
+
+
+def test_every_dependency_has_a_lower_and_an_upper_bound():
+    """So that tests/bounds.py can try them: this one only reads them."""
+    assert {"tensorflow", "numpy", "mpi4py", "mujoco", "pytest"} <= set(bounds(requirements()))
+    for wrong in (["numpy"], ["numpy<3"], ["numpy>=2"], ["numpy==2"], ["numpy[x]>=1,<3", "numpy>=2,<3"]):
+        with pytest.raises(ValueError, match="numpy"):
+            bounds(wrong)

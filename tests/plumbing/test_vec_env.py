@@ -1,6 +1,7 @@
 """Vector environments of every kind: three ways to reset, worker processes, and those that an id brings itself."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -316,10 +317,12 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, times):
 def test_workers_in_the_middle_of_a_step_can_be_closed():
     """After an interruption their answers are in the pipes, or half of one is: who waits for them waits for ever."""
     venv = make_vec_env("CartPole-v1", 2, vec="async")
-    if os.path.isdir("/proc"):  # Ctrl-C in a terminal was left to this process from their start on
-        blocked = [line for p in venv.processes for line in Path(f"/proc/{p.pid}/status").read_text().splitlines()
-                   if line.startswith("SigBlk")]
-        assert len(blocked) == 2 and all(int(line.split()[1], 16) >> signal.SIGINT - 1 & 1 for line in blocked)
+    if os.path.isdir("/proc"):  # Ctrl-C in a terminal was left to this process from their start on, Slurm's signals too
+        for process in venv.processes:
+            status = dict(re.findall(r"(\w+):\t(.*)", Path(f"/proc/{process.pid}/status").read_text()))
+            for name, number in ("SigBlk", signal.SIGINT), ("SigCgt", signal.SIGTERM), ("SigCgt", signal.SIGUSR1):
+                assert int(status[name], 16) >> number - 1 & 1, (name, number)
+            os.kill(process.pid, signal.SIGTERM)
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     venv.reset(seed=0)
     venv.step_async(np.zeros(2, int))

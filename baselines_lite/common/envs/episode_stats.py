@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from baselines_lite.common.system.state import Stateful
 
 WHOLE_EPISODE_OVER = "whole_episode_over"  # key of a step's infos; see collector.Collector
 
@@ -32,8 +34,10 @@ def in_order(per_rank: Iterable[list[Episode]]) -> list[Episode]:
     return sorted(chain.from_iterable(per_rank), key=lambda episode: episode.step)  # stable
 
 
-class EpisodeTracker:
+class EpisodeTracker(Stateful):
     """Turns one rank's raw rewards, of whole rollouts or single steps, into finished episodes."""
+
+    STATE = ("_returns", "_lengths")
 
     def __init__(self, num_env: int) -> None:
         self._returns = np.zeros(num_env)
@@ -69,14 +73,20 @@ class EpisodeTracker:
         return episodes
 
 
-class EpisodeWindow:
+class EpisodeWindow(Stateful):
     """The last 100 finished episodes over all environments and ranks."""
+
+    STATE = ("last", "count")
 
     SIZE = 100
 
     def __init__(self) -> None:
         self.last: deque[Episode] = deque(maxlen=self.SIZE)
         self.count = 0
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.last = deque((Episode(*episode) for episode in self.last), maxlen=self.SIZE)
 
     def add(self, episodes: list[Episode]) -> None:
         """Takes in finished episodes, oldest first."""

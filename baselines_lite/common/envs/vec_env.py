@@ -132,6 +132,16 @@ def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:
     return map_arrays(lambda array: array[rows], final)
 
 
+def nested(space: gym.Space, batch: Any) -> Any:
+    """A batch of observations whose tuples are lists, nested as the space is."""
+    match space:
+        case gym.spaces.Dict():
+            return {key: nested(inner, batch[key]) for key, inner in space.spaces.items()}
+        case gym.spaces.Tuple():
+            return tuple(nested(inner, part) for inner, part in zip(space.spaces, batch, strict=True))
+    return batch
+
+
 def map_arrays(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
     """A batch of observations, nested as it is, with a function applied to each array."""
     if isinstance(tree, dict):

@@ -31,6 +31,7 @@ def prepare() -> None:
     if not has_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # which pygame.init() of Gymnasium before 1.4 looks for
 
 
 @contextlib.contextmanager

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterable
+from multiprocessing import connection, resource_tracker
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -16,12 +22,16 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.async_vector_env import _async_worker
 
 from baselines_lite.common.envs.env_rules import broken_rule, explained
+from baselines_lite.common.envs.env_state import env_state, restore_env, unknown_part
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.stop_signals import STOP, children_without, leave_to_parent
+
+GONE = 60  # seconds within which a process has ended whose pipe is closed
 
 
 class WorkerError(RuntimeError):
-    """An environment failed in its worker process; the text has its index and the worker's traceback."""
+    """An environment failed in its worker process, or that died; the text has its index and the worker's traceback."""
 
 
 class _Failures:
@@ -47,11 +57,12 @@ class _Failures:
 
 
 def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: Any, shared_memory: Any,
-            error_queue: Any, autoreset_mode: AutoresetMode, semaphore: Any) -> None:
-    """A worker process: Gymnasium's, except that Ctrl-C is left to the main process, any failure is reported, and BLAS
-    has one thread.
+            error_queue: Any, *others: Any) -> None:  # which others differs from release to release
+    """A worker process: Gymnasium's, except that signals to stop are left to the main process, any failure is reported,
+    BLAS has one thread, and it does not outlive the main process, not even in a step that never ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent()
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     failures = _Failures(error_queue)
     try:
         env = failures.env = env_fn()
@@ -60,7 +71,43 @@ def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: A
         failures.put((index, type(error), str(error), traceback.format_exc()))
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, pipe, parent_pipe, shared_memory, failures, autoreset_mode, semaphore)
+    _async_worker(index, lambda: Kept(env), pipe, parent_pipe, shared_memory, failures, *others)
+
+
+class Kept(gym.Wrapper):
+    """In a worker process: an environment whose state the main process can get and set."""
+
+    @property
+    def unknown_part(self) -> str | None:
+        """As env_state's."""
+        return unknown_part(self.env)
+
+    @property
+    def env_state(self) -> dict[str, Any]:
+        """As env_state's; set, as `restore_env`."""
+        return env_state(self.env)
+
+    @env_state.setter
+    def env_state(self, state: dict[str, Any]) -> None:
+        restore_env(self.env, state)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def told(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Gymnasium's that speaks with worker processes, where a pipe that is closed tells which one died."""
+
+    @functools.wraps(method)
+    def call(self: Workers, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except (EOFError, OSError) as error:
+            raise self.failure() or error from None
+
+    return call
 
 
 class InProcess(SyncVectorEnv):
@@ -72,14 +119,35 @@ class InProcess(SyncVectorEnv):
 class Workers(AsyncVectorEnv):
     """Gymnasium's environments in worker processes, which can also be left in the middle of a step.
 
-    Ctrl-C, which a terminal sends to all of them, is left to the main process from their first moment on.
+    The signals STOP, which a terminal or Slurm sends to all of them, are left to the main process from their first
+    moment on.
     """
+
+    reset_async, reset_wait = told(AsyncVectorEnv.reset_async), told(AsyncVectorEnv.reset_wait)
+    step_async, step_wait = told(AsyncVectorEnv.step_async), told(AsyncVectorEnv.step_wait)
+    call_async, call_wait = told(AsyncVectorEnv.call_async), told(AsyncVectorEnv.call_wait)
+    set_attr = told(AsyncVectorEnv.set_attr)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         with contextlib.ExitStack() as self._starting:
-            self._starting.enter_context(children_without_ctrl_c())
+            with children_without(STOP):
+                resource_tracker.ensure_running()  # which lets some through again
+            self._starting.enter_context(children_without(STOP))
             super().__init__(*arguments, **named)
 
+    def unknown_part(self) -> str | None:
+        """As env_state's."""
+        return next(filter(None, self.get_attr("unknown_part")), None)
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """The environments' states. Not the observations: a step gives all of them anew."""
+        return list(self.get_attr("env_state"))
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Lets the environments go on from these states. Raises WorkerError for what cannot be the state of one."""
+        self.set_attr("env_state", states)
+
+    @told
     def _check_spaces(self) -> None:
         self._starting.close()  # all have been started; waiting for them can be interrupted
         super()._check_spaces()
@@ -90,11 +158,24 @@ class Workers(AsyncVectorEnv):
             with warnings.catch_warnings(action="ignore"):
                 super()._raise_if_errors(successes)
 
+    def failure(self) -> Exception | None:
+        """Why a pipe is closed: what a worker process reported, or which ones died and how. None: none has ended."""
+        connection.wait([process.sentinel for process in self.processes], GONE)
+        if not self.error_queue.empty():
+            _, kind, text, _ = self.error_queue.get()
+            return kind(text)
+        ends = {n: process.exitcode for n, process in enumerate(self.processes) if process.exitcode is not None}
+        died = "; ".join(f"the worker process of environment {n} died ({how(code)})" for n, code in ends.items())
+        return WorkerError(died) if died else None
+
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """As Gymnasium's; but with `terminate`, workers are ended without a look at what half-read answer they gave."""
+        """As Gymnasium's; but with `terminate`, workers are ended without a look at what half-read answer they gave,
+        and so are those that are left when one has died.
+        """
         if not terminate:
-            super().close_extras(timeout)
-            return
+            with contextlib.suppress(EOFError, OSError, WorkerError):
+                super().close_extras(timeout)
+                return
         for process in self.processes:
             process.kill()  # SDL, which draws, catches SIGTERM
         for process, pipe in zip(self.processes, self.parent_pipes, strict=True):
@@ -103,18 +184,17 @@ class Workers(AsyncVectorEnv):
                 pipe.close()
 
 
-@contextlib.contextmanager
-def children_without_ctrl_c() -> Iterator[None]:
-    """Within the block, SIGINT is held back from this thread; a process that is started in it never sees one."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which would let it through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def how(exitcode: int) -> str:
+    """How a process ended, by its exit code as multiprocessing gives it."""
+    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """When Python ends, before multiprocessing sends those that nobody closed SIGTERM and waits for them."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith(f"Worker<{Workers.__name__}>"):
+            process.kill()
 
 
 def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -> VectorEnv:
@@ -128,13 +208,32 @@ def in_workers(factories: list[Callable[[], gym.Env]], context: str = "spawn") -
 
 def failed(venv: VectorEnv, error: BaseException) -> str | None:
     """Which environment raised an exception, "environment 3" where that can be told; None if none of them did."""
-    envs, found = getattr(venv.unwrapped, "envs", ()), None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
+    return place(venv, (frame for frame, _ in traceback.walk_tb(error.__traceback__)))
+
+
+def place(venv: VectorEnv, frames: Iterable[FrameType]) -> str | None:
+    """Which environment frames, innermost last, are in: "environment 3" where that can be told; None if in none.
+
+    Of environments in worker processes it is the one whose answer is read.
+    """
+    parts, found = getattr(venv.unwrapped, "envs", None) or getattr(venv.unwrapped, "parent_pipes", ()), None
+    for frame in frames:
         owner = frame.f_locals.get("self")
-        found = next((f"environment {n}" for n, env in enumerate(envs) if env is owner), found)
+        found = next((f"environment {n}" for n, part in enumerate(parts) if part is owner), found)
         if found is None and isinstance(owner, VectorEnv):
             found = "an environment"
     return found
+
+
+def awaited(venv: VectorEnv, frames: list[FrameType]) -> str | None:
+    """As `place`, for the frames of another thread, which waits: all the worker processes that have not answered."""
+    owners = [frame.f_locals.get("self") for frame in frames]
+    pipes = list(enumerate(getattr(venv.unwrapped, "parent_pipes", ())))
+    first = next((n for n, pipe in pipes if any(pipe is owner for owner in owners)), None)  # they answer in this order
+    if first is None:
+        return place(venv, frames)
+    silent = [str(n) for n, pipe in pipes[first:] if n == first or (pipe is not None and not pipe.poll())]
+    return f"environment{'s' * (len(silent) > 1)} {', '.join(silent)}"
 
 
 def close(venv: VectorEnv, at_once: bool = False) -> None:

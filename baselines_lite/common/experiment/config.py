@@ -44,7 +44,12 @@ class RunOptions:
     log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
     print_interval: float = option(2.0, "least seconds between two tables on stdout", low=0)
     save_path: str | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
-    save_interval: int = option(0, "updates between two checkpoints of the policy beside the log; 0: none", low=0)
+    checkpoint_interval: int | None = option(None, "updates between two checkpoints beside the log (default: a "
+                                             "twentieth of the run)", low=1)
+    checkpoint_seconds: float = option(30.0, "least seconds between two checkpoints", low=0)
+    keep_checkpoints: int = option(3, "how many of the last checkpoints are kept", low=1)
+    resume: str | None = option(None, "folder of the log of a run that is to go on from its last checkpoint; 'auto': "
+                                "that of log_path, where there is one, else a new run")
     load_path: str | None = option(None, "policy file to start from, or to play")
     target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this")
     save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
@@ -56,6 +61,8 @@ class RunOptions:
                              choices=("sync", "async", "native"))
     dtype: str = option("float32", "arithmetic of convolutional networks; weights, losses and the optimizer stay "
                         "float32", choices=("float32", "bfloat16"))
+    stall_timeout: float = option(1800.0, "seconds without a step or an update after which a rank is named that comes "
+                                  "no further, and the run ends; 0: none", low=0)
     verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
 
 
@@ -74,6 +81,7 @@ class RolloutConfig:
                              choices=("bootstrap", "terminal"))
     streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
                           choices=("rank", "same"))
+    uses_budget: ClassVar[bool] = False  # whether anything but schedules depends on how much of the budget remains
     statistics: ClassVar[str] = "global"  # an ActorCriticConfig offers the choice
 
     @property
@@ -99,6 +107,8 @@ class ReplayConfig:
 
     Counts are per rank unless they say otherwise; schedules go by the global steps.
     """
+
+    uses_budget: ClassVar[bool] = False  # whether anything but schedules depends on how much of the budget remains
 
     num_env: int = option(1, "environments per rank", low=1)
     nsteps: int = option(100, "steps of every environment between two rows of the log", low=1)

@@ -8,7 +8,7 @@
             exp.log(rollout, {...})
 
 Leaving the block saves the policy and says where everything lies. An exception that leaves it saves the policy of the
-last whole update, and ends all ranks unless they raise it together. SIGINT or SIGTERM inside it ends the loop after the
+last whole update, and ends all ranks unless they raise it together. A signal to stop inside it ends the loop after the
 present update; policy.stopped_by tells of it.
 """
 
@@ -29,16 +29,18 @@ from gymnasium.vector import VectorEnv
 
 from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
+from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.envs.episode_stats import EpisodeWindow, in_order
 from baselines_lite.common.envs.make import family_of
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, spec_of
-from baselines_lite.common.envs.workers import close, failed
+from baselines_lite.common.envs.workers import awaited, close, failed
+from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import algorithm_name, resolve, with_budget
-from baselines_lite.common.experiment.evaluation import play_command
+from baselines_lite.common.experiment.continuation import Continuation
 from baselines_lite.common.experiment.last_whole import LastWhole
 from baselines_lite.common.experiment.logger import Logger, versions
-from baselines_lite.common.experiment.places import places
-from baselines_lite.common.experiment.plotting import plot_run
+from baselines_lite.common.experiment.places import check_room, places
+from baselines_lite.common.experiment.report import Report, Shares
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.networks.flat import get_flat, read
 from baselines_lite.common.policies.actor_critic import ActorCritic
@@ -52,12 +54,15 @@ from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.mpi import Comm, get_comm
 from baselines_lite.common.system.options import to_dict
 from baselines_lite.common.system.stop_signals import StopSignals
+from baselines_lite.common.system.watchdog import Watchdog, beat, paused
 
 PATHS = ("log_path", "save_path", "load_path")
+BEST = "best.safetensors"  # the policy with the highest mean return at a checkpoint, beside the log
+RENEW_AFTER = 10_000  # steps, at least, after which environments whose state cannot be kept begin anew
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 
 
-class Experiment:
+class Experiment(Report):
     """One training run. Everything that can be wrong with its input is found here, on all ranks together.
 
     `package` is that of the algorithm, which is named after it; see config.algorithm_name.
@@ -74,18 +79,39 @@ class Experiment:
         self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
         self.comm = comm or get_comm()
         self.algorithm = algorithm_name(package)
-        self._start = time.perf_counter()
-        self._signals, self._stop = StopSignals(self._notice), None
+        self.start = time.perf_counter()
+        self._signals, self.stop = StopSignals(self._notice), None  # why the run ends, once it does
         self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
         self._whole: LastWhole | None = None
+        self._begun = False  # whether an update has ended here
         self.nupdates = self.total_timesteps = 0
-        self.window = EpisodeWindow()
+        self.window, self.shares = EpisodeWindow(), Shares(self.comm)
+        self.log_ends: dict[str, int] | None = None  # the log's lengths without a last row that is not due
         with self.comm.guarded():
-            self.comm.together(lambda: self._prepare(config_type, presets, env, with_budget(options, total_timesteps)))
+            self.given, facts = self._asked(with_budget(options, total_timesteps))
+            self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
             self.comm.together(self._check_alike)
             self._follow_rank_0()
-            self.comm.together(self._take_places, root_only=True)
-        self._start_row()
+            news = self.comm.together(lambda: self._check_same(facts))
+            self.comm.together(lambda: self._take_places(news), root_only=True)
+            self._continuation = Continuation(self.comm, self.log_path and self.log_path / resume.FOLDER, self.run,
+                                              self.environments, max(1, self.planned_updates // 20))
+            if facts is not None:
+                self._go_on()
+            self.keep(window=self.window, policy=self.policy)
+            if self.buffer is not None:
+                self.keep(buffer=self.buffer)
+        self.stop = self._why_stop(0)
+        self.shares.begin(self.total_timesteps)
+
+    def _asked(self, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The options of the run, and what its checkpoints say of it where it goes on with one. Collective."""
+        found = self.comm.broadcast(self.comm.together(lambda: resume.asked(values), root_only=True))
+        if found is None:
+            return {**values, "resume": None}, None
+        folder, facts = found
+        values = self.comm.together(lambda: resume.with_given(values, facts))
+        return values | {"log_path": folder, "resume": folder}, facts
 
     def _prepare(self, config_type: type, presets: Mapping[str, Any], env: EnvLike,
                  values: dict[str, Any]) -> None:
@@ -99,17 +125,22 @@ class Experiment:
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
-        self._threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
-        self.threads = tf_setup.setup(self.comm, self._threads)  # those that TensorFlow has
+        self.wanted_threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
+        self.threads = tf_setup.setup(self.comm, self.wanted_threads)  # those that TensorFlow has
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)
-        self.venv = make_vec_env(env, self.config.num_env, vec=self.run.vec,
-                                 render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
-                                 atari=resolved.atari, threads=self.threads)
+
+        def make() -> VectorEnv:
+            return make_vec_env(env, self.config.num_env, vec=self.run.vec,
+                                render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
+                                atari=resolved.atari, threads=self.threads)
+
+        venv = make()
         if self.family == "atari":
             from baselines_lite.common.envs.atari import AtariGames  # loads the emulator: for its games only
 
-            self.atari = self.venv.options if isinstance(self.venv, AtariGames) else None  # None: set up by others
+            self.atari = venv.options if isinstance(venv, AtariGames) else None  # None: set up by others
+        self.venv = self.environments = Continued(venv, None if isinstance(env, VectorEnv | gym.Env) else make)
         cfg = self.config
         self.policy = self._make_policy(self, resolved.network_options)
         if hasattr(cfg, "check_policy"):
@@ -119,6 +150,7 @@ class Experiment:
         self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
+        self.renew_every = max(1, self.planned_updates // 20, -(-RENEW_AFTER // cfg.nsteps))  # updates
 
     def _check_alike(self) -> None:
         """Raises UserError on all ranks if their settings differ: they would wait for each other for ever.
@@ -134,6 +166,11 @@ class Experiment:
             if name not in PATHS and any(value != first for value in values):
                 raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
 
+    def _check_same(self, facts: dict[str, Any] | None) -> list[str]:
+        """Raises UserError where a run that goes on would be another one; what is to be said of it."""
+        budget_matters = self.run.schedule_timesteps is None and resume.depends_on_budget(self.config)
+        return [] if facts is None else resume.check_same(facts["settings"], self.settings(), budget_matters)
+
     def _follow_rank_0(self) -> None:
         """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
         paths = self.comm.broadcast({name: getattr(self.run, name) for name in PATHS})
@@ -145,67 +182,63 @@ class Experiment:
             self.comm.together(lambda: load_into(self.policy, self.run.load_path), root_only=True)
         if self.comm.size > 1:
             variables = self.policy.variables
-            values, statistics = self.comm.broadcast(([read(v) for v in variables], self.policy.normalize.state()))
+            values, statistics = self.comm.broadcast(([read(v) for v in variables], self.policy.normalize.statistics()))
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-            self.policy.normalize.load_state(statistics)
+            self.policy.normalize.load(statistics)
 
-    def _take_places(self) -> None:
+    def _take_places(self, news: list[str]) -> None:
         if self.save_path:
             self.policy.description()  # what cannot be saved is found before it is trained
         with contextlib.ExitStack() as held:
             aside = held.enter_context(places(self.run, self.save_path, self.folder))
-            self._open_logger()
-            if aside:
-                self.logger.say(f"an earlier run's files are now in {aside}")
+            if self.log_path is not None and self.buffer is not None and self.run.resume is None:
+                check_room(self.log_path, 1.1 * self.buffer.nbytes * self.comm.local_size)
+            self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}",
+                                 self.planned_updates * self.batch, self.run.print_interval, self.run.tensorboard,
+                                 resumed=self.run.resume is not None)
+            if self.run.resume is None:
+                self.logger.header(self.env_name)
+                self.logger.config(self.describe())
+            self.say_start()
+            for line in [f"an earlier run's files are now in {aside}"] if aside else news:
+                self.logger.say(line)
             if self.run.save_video_interval > 0:
                 every = max(1, self.run.save_video_interval // self.config.num_env)
                 self.venv = video.record(self.venv, self.env_name, self.folder / "videos", every,
                                          self.run.save_video_length)
             self._held = held.pop_all()
 
-    def _open_logger(self) -> None:
-        self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
-                             self.run.print_interval, self.run.tensorboard)
-        comm, cfg = self.comm, self.config
-        self.logger.header(self.env_name)
-        self.logger.config({"algorithm": self.algorithm, "env": self.env_name, "family": self.family,
-                            "run": to_dict(self.run), "config": to_dict(cfg), "atari": self.policy.info["atari"],
-                            "network_options": self.policy.network_options, "ranks": comm.size, "hosts": comm.hosts,
-                            "threads": self.threads})
-        self.logger.say(f"{self.algorithm} on {self.env_name} ({self.family}): {counted(comm.size, 'rank')} on "
-                        f"{counted(comm.hosts, 'host')}, {counted(self.threads, 'thread')} each; "
-                        f"{cfg.describe_batch(comm.size)}; {counted(self.planned_updates, 'update')}, "
-                        f"{self.planned_updates * self.batch} steps")
-        if self.threads != self._threads:
-            self.logger.say(f"TensorFlow was already running, with threads={self.threads}: it keeps them, and its GPU; "
-                            f"threads={self._threads} takes a process of its own")
-        if self.atari is not None:
-            from baselines_lite.common.envs.atari import describe
+    def _go_on(self) -> None:
+        """Brings the run to where its last checkpoint is. Collective."""
+        facts = self._continuation.go_on(self.logger.say if self.comm.rank == 0 else lambda line: None)
+        self.nupdates, self.renew_every = facts["nupdates"], facts["renew_every"]
+        self.total_timesteps = self.nupdates * self.batch
+        self.start -= facts["time_elapsed"]
+        lost = self.comm.together(lambda: self.logger.go_on(facts["logs"], self.total_timesteps), root_only=True)
+        if self.comm.rank == 0:
+            self.logger.say(f"goes on after update {self.nupdates}, {self.total_timesteps:,} steps; "
+                            f"{counted(lost, 'row')} of the log behind it cut off")
 
-            self.logger.say(describe(self.atari))
-        if self.buffer is not None:
-            self.logger.say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full")
-        scaled = self.policy.settings.get("action_scale")  # None: a policy that knows no such thing
-        if scaled is not None and is_far_from_unit(self.policy.action_space):
-            self.logger.say("the actions' bounds are far from -1 and 1, where a policy begins: "
-                            + ("its actions are brought to them; action_scale=false clips them instead" if scaled
-                               else "its actions are only clipped; action_scale=true brings them there"))
-        if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
-            self.logger.say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so "
-                            "that it gains nothing from it and may lose")
+    def keep(self, **things: Any) -> None:
+        """Names what the next update depends on beside policy, collector and buffer: it belongs to every checkpoint.
+
+        Stateful objects and generators, once they are made: where the run goes on, they become what they were.
+        Collective.
+        """
+        self._continuation.keep(things)
 
     def __enter__(self) -> Experiment:
-        self._held.enter_context(tf_setup.limited_pools(self._threads))
+        self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
+        self._held.enter_context(Watchdog(self.comm, self.run.stall_timeout, lambda frames: awaited(self.venv, frames)))
         if self.comm.size == 1:
             self._listen()
         return self
 
     def _listen(self) -> None:
-        """From now on SIGINT and SIGTERM end the run after the update, on all ranks.
+        """From now on signals to stop end the run after the update, on all ranks.
 
-        Several ranks do so from the end of the first update: before there is nothing to keep, and if they start unlike,
-        they wait for each other for ever, where no handler of Python's would be run.
+        Several ranks: from the end of the first update. Before, ranks that start unlike wait for each other for ever.
         """
         self._signals.listen()
         self._held.callback(self._signals.restore)
@@ -221,16 +254,22 @@ class Experiment:
         return rewards * self.run.reward_scale
 
     def collector(self) -> Collector:
-        """What collects rollouts of `nsteps` steps with the policy, as the options say. Collective: it resets."""
+        """What collects rollouts of `nsteps` steps with the policy, as the options say. Collective."""
         cfg = self.config
-        return Collector(self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
-                         shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-                         merge=cfg.statistics == "global")
+        self._collector = Collector(
+            self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
+            shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
+            merge=cfg.statistics == "global", resumed=self._continuation.source is not None)
+        self.keep(collector=self._collector)
+        return self._collector
 
     def replay_collector(self) -> ReplayCollector:
-        """What collects steps with the policy into `buffer`, as the options say. Collective: it resets."""
-        return ReplayCollector(self.venv, self.policy, self.buffer, self.comm, seed=self.run.seed,
-                               shape_rewards=self.shape_rewards, cut_is_death=self.config.time_limit == "terminal")
+        """What collects steps with the policy into `buffer`, as the options say. Collective."""
+        self._collector = ReplayCollector(
+            self.venv, self.policy, self.buffer, self.comm, seed=self.run.seed, shape_rewards=self.shape_rewards,
+            cut_is_death=self.config.time_limit == "terminal", resumed=self._continuation.source is not None)
+        self.keep(collector=self._collector)
+        return self._collector
 
     @property
     def noise_rank(self) -> int:
@@ -259,7 +298,7 @@ class Experiment:
     @property
     def finished(self) -> bool:
         """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
-        return self._stop is not None
+        return self.stop is not None
 
     def log(self, rollout: Rollout | Experience, stats: Mapping[str, float],
             times: Mapping[str, float] | None = None) -> None:
@@ -269,22 +308,21 @@ class Experiment:
         algorithm's own stages took, whose shares are logged beside the others. One collective; now and then another,
         which proves that the ranks' parameters are finite (UserError) and bitwise equal (RuntimeError).
         """
+        beat()
         self.nupdates += 1
         self.total_timesteps += self.batch
-        if self.nupdates == 1:  # environments may have loaded more libraries meanwhile
-            self._held.enter_context(tf_setup.limited_pools(self._threads))
+        if not self._begun:  # environments may have loaded more libraries meanwhile
+            self._begun = True
+            self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
             if self.comm.size > 1:
                 self._listen()
-        self._times["env"] += rollout.time_env
-        self._times["act"] += rollout.time_act
-        self._times["comm"] = self.comm.seconds - self._row_comm
-        for name, seconds in (times or {}).items():
-            self._times[name] = self._times.get(name, 0.0) + seconds
-        everyone = self.comm.gather((self._signals.number, dict(stats), self._times, rollout.episodes))
-        signals, figures, times, episodes = zip(*everyone, strict=True)
+        self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
+        everyone = self.comm.gather((self._signals.number, self._continuation.rested, dict(stats), self.shares.seconds,
+                                     rollout.episodes))
+        signals, rested, figures, times, episodes = zip(*everyone, strict=True)
         finished = in_order(episodes)
         self.window.add(finished)
-        self._stop = self._why_stop(max(signals))
+        self.stop = self._why_stop(max(signals))
         if self.nupdates % CHECK_EVERY == 0 or self.finished:
             self.comm.together(self._check_parameters)
         if self.save_path:
@@ -293,31 +331,15 @@ class Experiment:
         if self.comm.rank == 0:
             self.logger.episodes(finished)
             if self.nupdates % self.run.log_interval == 0 or self.finished:
-                self.logger.row(self._row(figures, times), last=self.finished)
+                self.log_ends = self.logger.lengths() if self.nupdates % self.run.log_interval else None
+                self.logger.row(self.row(figures, times), last=self.finished)
         if self.nupdates % self.run.log_interval == 0:
-            self._start_row()
-        if self.run.save_interval and self.nupdates % self.run.save_interval == 0:
-            self._save(self.folder / "checkpoints" / f"{self.nupdates:06d}.safetensors")
-
-    def _start_row(self) -> None:
-        self._row_start, self._row_steps, self._row_comm = time.perf_counter(), self.total_timesteps, self.comm.seconds
-        self._times = dict.fromkeys(("env", "act", "comm"), 0.0)
-
-    def _row(self, figures: tuple[dict[str, float], ...], times: tuple[dict[str, float], ...]) -> dict[str, Any]:
-        elapsed = time.perf_counter() - self._row_start
-        shares = {f"share_{name}": float(np.mean([t[name] for t in times])) / elapsed for name in times[0]}
-        shares["share_update"] = max(0.0, 1.0 - sum(shares.values()))
-        return {
-            "total_timesteps": self.total_timesteps,
-            "nupdates": self.nupdates,
-            "time_elapsed": time.perf_counter() - self._start,
-            "sps": (self.total_timesteps - self._row_steps) / elapsed,
-            "eprewmean": self.window.eprewmean,
-            "eplenmean": self.window.eplenmean,
-            "episodes": self.window.count,
-            **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
-            **shares,
-        }
+            self.shares.begin(self.total_timesteps)
+        if self.environments.unknown is not None and self.nupdates % self.renew_every == 0:
+            self._collector.renew(f"environments from update {self.nupdates}")
+        if self.finished or (self.nupdates % self._continuation.every == 0 and rested[0]):
+            self.shares.add(checkpoint=self._continuation.write(
+                self.nupdates, self.window.eprewmean, lambda: self._save(self.log_path / BEST), self.facts))
 
     def _why_stop(self, signal_number: int) -> str | None:
         target, window = self.run.target_return, self.window
@@ -337,7 +359,8 @@ class Experiment:
                             "observation was not, or the learning rate is too high")
 
     def _save(self, path: Path) -> None:
-        self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
+        with paused():
+            self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._held, self.comm.guarded():
@@ -368,7 +391,7 @@ class Experiment:
         self._signals.restore()
         number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
         self.policy.stopped_by = signal.Signals(number) if number else None
-        self.comm.together(self._conclude, root_only=True)
+        self.comm.together(self.say_end, root_only=True)
 
     def _note_environment(self, error: BaseException) -> None:
         """Adds to an exception which environment raised it, if one did."""
@@ -385,22 +408,6 @@ class Experiment:
         elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
         if self._whole is not None and not elsewhere:
             self._whole.save(self.save_path)
-
-    def _conclude(self) -> None:
-        mean = self.window.eprewmean
-        self.logger.close()
-        lines = [f"{self.algorithm} {self._stop} after {self.total_timesteps:,} steps in "
-                 f"{time.perf_counter() - self._start:.1f} s; mean return "
-                 + ("unknown: no episode has finished" if mean is None
-                    else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
-        if self.log_path is not None:
-            curve = self.log_path / "curve.png"
-            plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
-            lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
-        if self.save_path:
-            lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
-        self.logger.say("\n".join(lines))
-
 
 def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
     """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""

@@ -18,13 +18,13 @@ class LastWhole:
 
     def note(self, steps: int) -> None:
         """An update is whole, after that many steps."""
-        self._steps, self._statistics = steps, self._policy.normalize.state()
+        self._steps, self._statistics = steps, self._policy.normalize.statistics()
         self._weights.take()
 
     def save(self, path: str) -> None:
         """Makes the policy what it was then, and saves it if it is sound; says so, or what went wrong."""
         self._weights.restore()
-        self._policy.normalize.load_state(self._statistics)
+        self._policy.normalize.load(self._statistics)
         if not is_sound(self._policy):
             return
         try:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,16 +26,21 @@ from baselines_lite.common.system.version import __version__
 FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "tensorboard")
 
 
+def as_json(value: Any) -> Any:
+    """What json does not know: a mapping (tf.Module wraps each dict that is set on it) as a dict, else its text."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
 class Logger:
     """Writes rows of named values; the columns are fixed from the first row. `path` None: stdout only.
 
     On a terminal a progress line (percent, steps/s, time left) stands below the tables; elsewhere each table is headed
     by a plain line that says the same. Tables are at least `print_interval` seconds apart; files get every row.
-    Raises UserError if the folder cannot be written.
+    `resumed`: rows are added to those that are there; see `go_on`. Raises UserError if the folder cannot be written.
     """
 
     def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0,
-                 tensorboard: bool = False) -> None:
+                 tensorboard: bool = False, resumed: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._title, self._total, self._interval = title, total_timesteps, print_interval
         self._last_print = float("-inf")
@@ -44,17 +50,48 @@ class Logger:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name in ("progress.csv", "progress.json", "monitor.csv"):
-                    self._files[name] = (self.path / name).open("w", newline="", encoding="utf-8")
+                    self._files[name] = (self.path / name).open("a" if resumed else "w", newline="", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
-        self._events = event_writer(self.path) if tensorboard else None
+        self._event_writer, self._events = event_writer(self.path) if tensorboard else None, None
         self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, file=sys.stdout,
                          disable=not sys.stdout.isatty(), dynamic_ncols=True, leave=False)
+
+    def lengths(self) -> dict[str, int]:
+        """The bytes that each file of the log has on the disk by now, by its path below the folder."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        if self._events is not None:
+            self._events.flush()
+        return {str(path.relative_to(self.path)): path.stat().st_size for path in self._rows()}
+
+    def _rows(self) -> list[Path]:
+        """The files that rows are added to."""
+        return [] if self.path is None else [*(self.path / name for name in self._files),
+                                             *(self.path / "tensorboard").glob("*")]
+
+    def go_on(self, lengths: Mapping[str, int], total_timesteps: int) -> int:
+        """Cuts the files off where they had these `lengths`, after so many steps; how many rows that loses.
+
+        Raises UserError where one of them is shorter.
+        """
+        progress = self.path / "progress.csv"
+        before = progress.read_bytes().count(b"\n")
+        for path in self._rows():
+            length = lengths.get(str(path.relative_to(self.path)), 0)
+            if path.stat().st_size < length:
+                raise UserError(f"{str(path)!r} is shorter than it was at the checkpoint: rows were lost")
+            os.truncate(path, length) if length or path.name in self._files else path.unlink()
+        lines = progress.read_text(encoding="utf-8").splitlines()
+        self._columns = lines[0].split(",") if lines else None
+        self._bar.update(total_timesteps)
+        return before - len(lines)
 
     def config(self, values: dict[str, Any]) -> None:
         """Writes config.json: the resolved configuration beside versions, commit and command."""
         if self.path is not None:
-            text = json.dumps({**values, **provenance()}, indent=2, default=str)
+            text = json.dumps({**values, **provenance()}, indent=2, default=as_json)
             (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
 
     def header(self, env: str) -> None:
@@ -89,9 +126,10 @@ class Logger:
             for file in self._files.values():
                 file.flush()
         steps = values["total_timesteps"]
-        if self._events is not None:
+        if self._event_writer is not None:
             import tensorflow as tf
 
+            self._events = self._events or self._event_writer()
             with self._events.as_default(step=steps):
                 for name, value in cells.items():
                     if value is not None:
@@ -122,15 +160,18 @@ class Logger:
             file.close()
 
 
-def event_writer(path: Path | None) -> Any:
-    """A writer of TensorBoard events below the log folder. Raises UserError where that is not possible."""
+def event_writer(path: Path | None) -> Callable[[], Any]:
+    """What makes a writer of TensorBoard events below the log folder, with a file of its own.
+
+    Raises UserError where that is not possible.
+    """
     if path is None:
         raise UserError("tensorboard needs log_path, the folder for the events")
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("writing TensorBoard events needs a package: pip install 'baselines-lite[tensorboard]'")
     import tensorflow as tf
 
-    return tf.summary.create_file_writer(str(path / "tensorboard"))
+    return lambda: tf.summary.create_file_writer(str(path / "tensorboard"))
 
 
 def versions() -> dict[str, str]:

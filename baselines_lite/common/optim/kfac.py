@@ -38,6 +38,7 @@ from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.system.compiled import Compiled
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import Stateful
 
 
 def kl_clip(inner: tf.Tensor, lr: tf.Tensor, clip: float) -> tf.Tensor:
@@ -71,7 +72,7 @@ def layers_of(policy: ActorCritic) -> tuple[list[Layer], list[Parameter]]:
     return layers, parameters
 
 
-class Kfac:
+class Kfac(Stateful):
     """Steps a policy along its Kronecker-factored natural gradient; see the module's docstring for the stages.
 
     `loss` is what is stepped down; `log_likelihood` that of outputs which the policy's own distributions drew, summed
@@ -82,6 +83,8 @@ class Kfac:
     drawn anew each time (None: all). Raises UserError for networks with parameters outside Dense and Conv layers, or
     with a layer that is used twice or never.
     """
+
+    STATE = ("factors", "inverter", "updates", "accumulated", "_left_out", "_velocity", "_natural", "rng")
 
     def __init__(self, policy: ActorCritic, comm: Comm, loss: Loss, log_likelihood: LogLikelihood, stats: Sequence[str],
                  *, kfac_clip: float = 0.001, momentum: float = 0.9, stats_decay: float = 0.99, damping: float = 0.01,
@@ -100,7 +103,7 @@ class Kfac:
         sizes = [factor_sizes(layer) for layer in self.layers]
         self.factors = [Factors(*(tf.Variable(tf.zeros([n, n], policy.dtype), trainable=False) for n in pair))
                         for pair in sizes]
-        self.inverter = Inverter(comm, sizes, damping, asynchronous)
+        self.inverter = Inverter(comm, sizes, damping, asynchronous, delay=max(1, inverse_every // 2))
         self.updates = self.accumulated = self._left_out = 0
         self._velocity = [tf.Variable(tf.zeros_like(p.value()), trainable=False) for p in self.parameters]
         pi, vf = ({id(v) for v in variables} for variables in (policy.pi_variables, policy.vf_variables))

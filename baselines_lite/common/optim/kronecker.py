@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from scipy.linalg import cython_lapack
 from baselines_lite.common.networks.layers import Conv, Dense
 from baselines_lite.common.networks.parameters import Parameter
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import Stateful
 
 Layer = Dense | Conv
 
@@ -122,39 +123,53 @@ def lapack(name: str, dtype: np.dtype) -> Callable[..., None]:
     return routine(pointer(capsule, signature(capsule)))
 
 
-class Inverter:
+class Inverter(Stateful):
     """Computes the damped inverses of all layers, each layer on one rank, and swaps them in all at once.
 
     Synchronous: `refresh` returns when they are there. Asynchronous: it hands a copy of the factors to a thread and
-    returns; `poll` swaps the results in, once all ranks' threads have finished. `inverses` are the latest; those of
-    which one is not finite are left out and counted in `failed`.
+    returns; the `delay`-th `poll` after it waits for the thread and swaps the results in: were that as soon as they are
+    there, a run would not repeat itself. `inverses` are the latest; those of which one is not finite are left out and
+    counted in `failed`.
     """
 
-    def __init__(self, comm: Comm, sizes: Sequence[tuple[int, int]], damping: float, asynchronous: bool) -> None:
-        self.comm, self.damping = comm, damping
+    def __init__(self, comm: Comm, sizes: Sequence[tuple[int, int]], damping: float, asynchronous: bool,
+                 delay: int = 1) -> None:
+        self.comm, self.damping, self.delay = comm, damping, delay
         self.inverses: list[Inverses] | None = None
-        self.failed = 0
+        self.failed = self._due = 0  # polls until the results are swapped in; 0: nothing is being computed
         self._owners = owners(sizes, comm.size)
         self._thread = ThreadPoolExecutor(1) if asynchronous else None
-        self._job: Future[dict[int, Inverses]] | None = None
+        self._job: Future[dict[int, Inverses]] = Future()
 
     def refresh(self, factors: Sequence[Factors]) -> None:
-        """Brings the inverses up to date with the factors: now, or at a `poll` when the thread is done."""
-        if self._job is not None:
+        """Brings the inverses up to date with the factors: now, or at a later `poll`."""
+        if self._due:
             return  # the last ones are not there yet
         copies = {i: Factors(*(np.array(f) for f in pair)) for i, pair in enumerate(factors)
                   if self._owners[i] == self.comm.rank}
         if self._thread is None:
             self._swap_in(self._invert(copies))
         else:
-            self._job = self._thread.submit(self._invert, copies)
+            self._job, self._due = self._thread.submit(self._invert, copies), self.delay
 
     def poll(self) -> None:
-        """Swaps in what a thread has computed, if all ranks' threads are done. A collective while they run."""
-        if self._job is None or self.comm.sum(np.array([float(not self._job.done())]))[0] > 0:
-            return
-        mine, self._job = self._job.result(), None
-        self._swap_in(mine)
+        """Swaps in what a thread has computed, if it is time."""
+        if self._due:
+            self._due -= 1
+            if not self._due:
+                self._swap_in(self._job.result())
+
+    def state(self) -> dict[str, Any]:
+        inverses = self.inverses and [[part.numpy() for part in pair] for pair in self.inverses]
+        found = self._job.result() if self._due else {}
+        return {"inverses": inverses, "failed": self.failed, "_due": self._due,
+                "found": {str(i): list(pair) for i, pair in found.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        inverses = state["inverses"]
+        self.inverses = inverses and [Inverses(*map(tf.constant, pair)) for pair in inverses]
+        self.failed, self._due, self._job = state["failed"], state["_due"], Future()
+        self._job.set_result({int(i): Inverses(*pair) for i, pair in state["found"].items()})
 
     def _invert(self, factors: dict[int, Factors]) -> dict[int, Inverses]:
         return {i: damped_inverses(pair, self.damping) for i, pair in factors.items()}

@@ -14,6 +14,7 @@ from baselines_lite.common.optim.mpi_optimizer import Gradient, MpiOptimizer
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.sampling.rollout import Rollout, flatten, sequences
 from baselines_lite.common.system.compiled import Compiled, graph
+from baselines_lite.common.system.state import Stateful
 
 # (minibatch, constants) -> (loss [], figures to log [len(stats)]). Samples are [b, ...]; of a recurrent policy, "obs"
 # and "firsts" are sequences [b, L, ...] with "states" [b, S] before them, the rest flat, [b L, ...].
@@ -43,7 +44,7 @@ def shuffled(rng: np.random.Generator, count: int, epochs: int, nminibatches: in
     return np.concatenate(each).reshape(epochs * nminibatches, size).astype(np.int32)
 
 
-class Minibatches:
+class Minibatches(Stateful):
     """Steps an optimizer (MpiAdam, MpiRmsProp) on minibatches of a loss.
 
     One process: XLA compiles the whole loop. Several: it compiles the gradient, and TensorFlow runs the loop around
@@ -52,6 +53,8 @@ class Minibatches:
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
     whose figure of that name exceeds the limit.
     """
+
+    STATE = ("optimizer",)
 
     def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
                  stop_at: tuple[str, float] | None = None) -> None:

@@ -14,6 +14,8 @@ from baselines_lite.common.system.mpi import Comm
 class MpiAdam(MpiOptimizer):
     """Adam over `variables`, with moments m and v, and the number of steps taken t []; see mpi_optimizer."""
 
+    STATE = ("m", "v", "t")
+
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, *, beta1: float = 0.9, beta2: float = 0.999,
                  epsilon: float = 1e-8, max_grad_norm: float | None = None) -> None:
         super().__init__(variables, comm, max_grad_norm)

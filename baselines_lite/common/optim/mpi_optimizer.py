@@ -14,11 +14,12 @@ import tensorflow as tf
 from baselines_lite.common.networks.flat import flatten, get_flat, set_flat, unflatten
 from baselines_lite.common.networks.parameters import LARGE
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import Stateful
 
 Gradient = list[tf.Tensor]  # one tensor for each variable of an optimizer, of its shape
 
 
-class MpiOptimizer:
+class MpiOptimizer(Stateful):
     """What MpiAdam and MpiRmsProp share. Rank 0 first gives its parameters to all ranks."""
 
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, max_grad_norm: float | None) -> None:

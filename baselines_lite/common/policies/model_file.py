@@ -155,7 +155,7 @@ def put_into(policy: Policy, file: ModelFile) -> None:
     for name, own in mine.items():
         check_tensor(name, file.read(name), own)
     statistics = {name: file.read(name) for name in mine if name.startswith("normalize/")}
-    policy.normalize.load_state({name.removeprefix("normalize/"): array for name, array in statistics.items()})
+    policy.normalize.load({name.removeprefix("normalize/"): array for name, array in statistics.items()})
     for name, own in mine.items():
         if name.startswith("weights/"):
             own.assign(tf.raw_ops.Identity(input=file.read(name)))  # assigning an array would copy it twice

@@ -7,15 +7,21 @@ exchanging totals would count history once per rank.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import Stateful
 
 EPSILON = 1e-8
 
 
-class Moments:
+class Moments(Stateful):
     """Count, mean and sum of squared deviations M2 over samples of one shape, in float64."""
+
+    STATE = ("count", "mean", "m2")
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.count = 0.0
@@ -56,13 +62,15 @@ def merge_over_ranks(new: Moments, comm: Comm) -> Moments:
     return merged
 
 
-class Normalize:
+class Normalize(Stateful):
     """Observation and reward statistics of one policy; saved with it.
 
     Observations become clip((x - mean) / sqrt(var + 1e-8), -clip, clip). Rewards are divided, not centred, by the
     standard deviation of their running discounted sum, and clipped likewise (OpenAI Baselines' VecNormalize). Either
     part can be off; an off part passes its input on. Where `mask` is False, elements stay as they are.
     """
+
+    STATE = ("obs", "ret", "_running")
 
     def __init__(self, obs_shape: tuple[int, ...] | None = None, *, mask: np.ndarray | None = None,
                  rewards: bool = False, gamma: float = 0.99, clip: float = 10.0) -> None:
@@ -128,16 +136,20 @@ class Normalize:
         self._running = running
         return sums
 
-    def state(self) -> dict[str, np.ndarray]:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.freeze()
+
+    def statistics(self) -> dict[str, np.ndarray]:
         """The statistics as named float64 arrays, for the model file."""
         parts = {"obs": self.obs, "ret": self.ret}
         return {f"{name}_{field}": np.asarray(getattr(moments, field), np.float64)
                 for name, moments in parts.items() if moments is not None for field in ("count", "mean", "m2")}
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Restores what `state` gave."""
+    def load(self, statistics: Mapping[str, np.ndarray]) -> None:
+        """Restores what `statistics` gave."""
         for name, moments in (("obs", self.obs), ("ret", self.ret)):
             if moments is not None:
-                moments.count = float(state[f"{name}_count"])
-                moments.mean, moments.m2 = np.array(state[f"{name}_mean"]), np.array(state[f"{name}_m2"])
+                moments.count = float(statistics[f"{name}_count"])
+                moments.mean, moments.m2 = (np.array(statistics[f"{name}_{field}"]) for field in ("mean", "m2"))
         self.freeze()

@@ -10,14 +10,17 @@ import tensorflow as tf
 from baselines_lite.common.networks.flat import get_flat, set_flat
 from baselines_lite.common.networks.layers import LayerNorm
 from baselines_lite.common.policies.policy import Policy
+from baselines_lite.common.system.state import Stateful
 
 
-class ParameterNoise:
+class ParameterNoise(Stateful):
     """`perturbed`, a policy like `policy`, gets its parameters plus normal noise; those of LayerNorm stay.
 
     The noise's deviation `std` grows or shrinks by 1% at each `adapt`, so that the two policies stay as far apart as is
     wanted (paper, section 3, eq. 3). `variables` picks those of a policy that noise is for.
     """
+
+    STATE = ("perturbed", "std", "_rng")
 
     FACTOR = 1.01
 

@@ -20,6 +20,7 @@ from baselines_lite.common.networks.parameters import Parameters, weights
 from baselines_lite.common.policies.file_format import Held, encoded, write
 from baselines_lite.common.policies.normalize import Normalize
 from baselines_lite.common.system.seeding import stream
+from baselines_lite.common.system.state import Stateful
 
 
 class Acted(NamedTuple):
@@ -37,7 +38,7 @@ class Acted(NamedTuple):
 Actor = Callable[..., Acted]
 
 
-class Policy(tf.Module):
+class Policy(tf.Module, Stateful):
     """What every policy has: spaces, features of observations, normalisation statistics, and what its file must hold.
 
     A subclass adds networks and the methods that are not implemented here; its constructor takes the spaces and, by
@@ -46,10 +47,12 @@ class Policy(tf.Module):
     initial weights, those of heads too that a subclass adds: the seed's own stream, unless given.
     """
 
+    STATE = ("variables", "normalize", "_rng")
+
     KINDS: ClassVar[dict[str, type[Policy]]] = {}  # every subclass by its `kind`, for model files
     recurrent = False
     parameters = Parameters()  # what a subclass has joined of its parts
-    stopped_by: signal.Signals | None = None  # SIGINT or SIGTERM, where that ended `learn` early
+    stopped_by: signal.Signals | None = None  # SIGINT, SIGTERM or SIGUSR1, where that ended `learn` early
 
     def __init_subclass__(cls) -> None:
         Policy.KINDS[cls.kind()] = cls
@@ -155,4 +158,4 @@ class Policy(tf.Module):
     def contents(self) -> dict[str, Held]:
         """What its file holds of it, by name: its weights, and arrays of normalisation statistics."""
         return ({f"weights/{path}": parameter for path, parameter in weights(self).items()}
-                | {f"normalize/{name}": array for name, array in self.normalize.state().items()})
+                | {f"normalize/{name}": array for name, array in self.normalize.statistics().items()})

@@ -8,29 +8,33 @@ frozen meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from baselines_lite.common.envs.episode_stats import WHOLE_EPISODE_OVER, EpisodeTracker
-from baselines_lite.common.envs.vec_env import final_observations, reset
+from baselines_lite.common.envs.vec_env import final_observations, nested, reset
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.sampling.rollout import Rollout, flatten
 from baselines_lite.common.system.errors import UserError, not_finite
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import env_seeds, stream
+from baselines_lite.common.system.state import Stateful
+from baselines_lite.common.system.watchdog import beat
 
 Rows = dict[str, np.ndarray]  # arrays [T, N, ...] by name: T steps of N environments
 
 
-class Collector:
+class Collector(Stateful):
     """Steps a VectorEnv with a policy, `nsteps` steps at a time, carrying on where the last rollout ended.
 
-    Reset seeds come from (seed, rank); action noise from (seed, noise_rank). `shape_rewards` makes the rewards to train
-    on from raw ones; one that is not finite raises UserError on all ranks. `cut_is_death` takes time limits for
-    terminal states. Statistics are merged over `comm`'s ranks after each rollout unless `merge` is False.
+    Reset seeds come from (seed, rank), those of `renew` from its argument too; action noise from (seed, noise_rank).
+    `shape_rewards` makes the rewards to train on from raw ones; one that is not finite raises UserError on all ranks.
+    `cut_is_death` takes time limits for terminal states. Statistics are merged over `comm`'s ranks after each rollout
+    unless `merge` is False. `resumed`: the environments are where they are to go on, and the rest is about to be
+    restored.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
 
@@ -39,34 +43,52 @@ class Collector:
     for the next rollout, the policy would soon be trained on what much older ones did.
     """
 
+    STATE = ("_obs", "_firsts", "_dead", "_state", "_tracker", "_noise", "_taken")
+
     WARM_UP = 1024  # random steps per rank that give the first rollout its normalisation statistics
 
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0,
                  noise_rank: int | None = None, merge: bool = True, cut_is_death: bool = False,
-                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards) -> None:
-        self.venv, self.policy, self.comm = venv, policy, comm
+                 shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
+                 resumed: bool = False) -> None:
+        self.venv, self.policy, self.comm, self._seed = venv, policy, comm, seed
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
         self.shape_rewards, self._cut_is_death = shape_rewards, cut_is_death
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-        self._tracker = EpisodeTracker(self.num_env)
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
-        self._seeds = env_seeds(seed, comm.rank, self.num_env)
         self._start = time.perf_counter()
         self._time_env, self._complaint, self._taken = 0.0, "", 0  # steps of every environment in earlier rollouts
+        self._obs: Any = None
+        self._clear()
+        if resumed:
+            return
         normalize = policy.normalize
         if (normalize.obs is not None or normalize.ret is not None) and (normalize.obs or normalize.ret).count == 0:
             self._warm_up(stream(seed, "warm up", comm.rank))
-        self._reset()
+        self._begin()
 
-    def _reset(self) -> None:
+    def _begin(self, purpose: str = "environments") -> None:
+        self._seeds = env_seeds(self._seed, self.comm.rank, self.num_env, purpose)
         self._obs = self.comm.together(lambda: reset(self.venv, self._seeds))
-        self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
-        self._state = self.policy.initial_state(self.num_env)
+        self._clear()
         self.policy.normalize.restart()
 
+    def _clear(self) -> None:
+        self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
+        self._state = self.policy.initial_state(self.num_env)
+        self._tracker = EpisodeTracker(self.num_env)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._obs = nested(self.venv.single_observation_space, self._obs)
+
+    def renew(self, purpose: str) -> None:
+        """Begins new episodes; the present ones end as by a time limit, and do not count as finished. Collective."""
+        self._begin(purpose)
+
     def _warm_up(self, rng: np.random.Generator) -> None:
-        self._reset()
+        self._begin()
         self.venv.single_action_space.seed(int(rng.integers(2**31)))
         rows, _ = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
         self.comm.together(lambda: self._check(rows["rewards"], rows["raw"]))
@@ -156,6 +178,7 @@ class Collector:
             before = clock()
             self._obs, rewards[t], terminated[t], truncated[t], infos = self.venv.step(env_actions)
             self._time_env += clock() - before
+            beat()
             if self._next_step:
                 dead[t], self._firsts = self._dead, self._dead
                 self._dead = terminated[t] | truncated[t]
@@ -216,6 +239,7 @@ class Collector:
             self.policy.features(self._obs, raw=raw[t])
             actions = np.stack([self.venv.single_action_space.sample() for _ in range(self.num_env)])
             self._obs, rewards[t], terminated[t], truncated[t], _ = self.venv.step(actions)
+            beat()
             dead[t] = self._dead
             self._dead = self._next_step & (terminated[t] | truncated[t])
         return {"raw": raw, "rewards": rewards, "dones": terminated | truncated, "dead": dead}

@@ -6,11 +6,12 @@ after it begins with all but the first of them. A million transitions of Atari t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from baselines_lite.common.system.memory import require
+from baselines_lite.common.sampling.memory import require
 
 
 class Transitions(NamedTuple):
@@ -56,6 +57,7 @@ class ReplayBuffer:
         self._terminated, self._cut, self._usable = np.zeros((3, *shape), bool)
         self._finals: dict[tuple[int, int], np.ndarray] = {}  # observations that a reset replaced, where _cut says so
         self._head, self.filled = 0, 0  # the slot of the present frames; steps that can be drawn from
+        self.written = 0  # steps so far: number i lies in slot i modulo the number of slots
         self._barren = 0  # steps since the last one of which any transition can be drawn
 
     def __len__(self) -> int:
@@ -83,7 +85,37 @@ class ReplayBuffer:
             self._finals[head, n], self._cut[head, n] = observation, True
         self._frames[new] = frames
         self._ages[new] = np.where(fresh, 0, np.minimum(self._ages[head] + 1, self.stack))
-        self._head, self.filled = new, min(self.filled + 1, self.steps)
+        self._head, self.filled, self.written = new, min(self.filled + 1, self.steps), self.written + 1
+
+    def cut_off(self, finals: Mapping[int, np.ndarray]) -> None:
+        """The latest step was the last of these environments' episodes: their observations after it."""
+        last = (self._head - 1) % self._slots
+        for n, observation in finals.items():
+            self._finals[last, n], self._cut[last, n] = observation, True
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest step that is complete; there was none of it yet where it is `written`."""
+        return max(0, self.written - self._slots + 1)
+
+    def rings(self) -> dict[str, np.ndarray]:
+        """Where the steps so far lie; one is complete, and stays as it is, once the next has been added."""
+        return {"frames": self._frames, "ages": self._ages, "actions": self._actions, "rewards": self._rewards,
+                "terminated": self._terminated, "cut": self._cut, "usable": self._usable}
+
+    def state(self) -> dict[str, Any]:
+        """What is not in `rings`."""
+        finals = {place: obs for place, obs in self._finals.items() if place[0] != self._head}  # there it is history
+        return {"written": self.written, "frames": self._frames[self._head], "ages": self._ages[self._head],
+                "places": np.array(list(finals), np.int64).reshape(-1, 2), "finals": list(finals.values()),
+                "barren": self._barren}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Makes the buffer what it was, once its `rings` are."""
+        self.written, self._barren = state["written"], state["barren"]
+        self._head, self.filled = self.written % self._slots, min(self.written, self.steps)
+        self._frames[self._head], self._ages[self._head] = state["frames"], state["ages"]
+        self._finals = {(int(t), int(n)): obs for (t, n), obs in zip(state["places"], state["finals"], strict=True)}
 
     def sample(self, rng: np.random.Generator, count: int) -> Index:
         """`count` transitions, drawn uniformly with replacement."""
@@ -147,6 +179,15 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         new = np.where(self._usable[head], self._highest, 0.0)
         self._set(leaves, np.concatenate([np.zeros(self.num_env), new]))
 
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"priorities": self._sums.leaves, "highest": self._highest}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._highest, priorities = state["highest"], state["priorities"]
+        self._sums.fill(priorities)
+        self._minima.fill(np.where(priorities > 0, priorities, np.inf))
+
     def sample(self, rng: np.random.Generator, count: int) -> Index:
         """`count` transitions, drawn by priority with replacement."""
         if not self._sums.total:
@@ -189,6 +230,20 @@ class SegmentTree:
         while nodes[0] > 1:
             nodes = nodes >> 1
             self._nodes[nodes] = self._operation(self._nodes[2 * nodes], self._nodes[2 * nodes + 1])
+
+    @property
+    def leaves(self) -> np.ndarray:
+        """All the numbers."""
+        return self._nodes[self._first:]
+
+    def fill(self, values: np.ndarray) -> None:
+        """Gives all leaves other numbers."""
+        self.leaves[:] = values
+        first = self._first // 2
+        while first:  # a level after the other, as __setitem__ does it
+            level = self._nodes[2 * first : 4 * first]
+            self._nodes[first : 2 * first] = self._operation(level[0::2], level[1::2])
+            first //= 2
 
     @property
     def total(self) -> float:

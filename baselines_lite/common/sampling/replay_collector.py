@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from baselines_lite.common.sampling.replay_buffer import ReplayBuffer
 from baselines_lite.common.system.errors import UserError, not_finite
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import env_seeds
+from baselines_lite.common.system.state import Stateful
+from baselines_lite.common.system.watchdog import beat
 
 # (features [N, ...], firsts [N]: an episode begins here) -> actions [N, ...]
 Explore = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,34 +38,57 @@ def frame_of(encoder: Encoder, stack: int) -> np.ndarray:
     return np.zeros(encoder.shape[:-1] if stack > 1 else encoder.shape, encoder.dtype)
 
 
-class ReplayCollector:
+class ReplayCollector(Stateful):
     """Steps a VectorEnv and stores what happens in a replay buffer, where it can be drawn at once.
 
     Features are stored before they are normalised. With a buffer that stacks, the last axis of the features are frames,
     oldest first. `shape_rewards` makes the rewards to train on from raw ones. `cut_is_death` takes time limits for
-    terminal states. Reset seeds come from (seed, rank).
+    terminal states. Reset seeds come from (seed, rank), those of `renew` from its argument too. `resumed`: the
+    environments are where they are to go on, and the rest is about to be restored.
 
     A reward or an observation that is not finite is never drawn from the buffer, and ends the collecting on its rank;
     `drain` ends the run.
     """
 
+    STATE = ("_features", "_stored", "_firsts", "_dead", "_tracker", "_steps", "_ahead")
+
     def __init__(self, venv: VectorEnv, policy: Policy, buffer: ReplayBuffer, comm: Comm, *, seed: int = 0,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 cut_is_death: bool = False) -> None:
-        self.venv, self.policy, self.buffer, self.comm = venv, policy, buffer, comm
+                 cut_is_death: bool = False, resumed: bool = False) -> None:
+        self.venv, self.policy, self.buffer, self.comm, self._seed = venv, policy, buffer, comm, seed
         self.num_env, self.shape_rewards, self._cut_is_death = venv.num_envs, shape_rewards, cut_is_death
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-        self._tracker = EpisodeTracker(self.num_env)
         self._start, self._time_env, self._time_act = time.perf_counter(), 0.0, 0.0
         self._episodes: list[Episode] = []
         self._complaint: str | None = None
         self._steps = 0  # of every environment so far
         self._ahead = 0  # steps beyond what was asked for, in NEXT_STEP mode
+        self._features = self._stored = np.empty(0)
+        self._clear()
+        if not resumed:
+            self._begin("environments")
+
+    def _clear(self) -> None:
         self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
-        obs = comm.together(lambda: reset(venv, env_seeds(seed, comm.rank, self.num_env)))
+        self._tracker = EpisodeTracker(self.num_env)
+
+    def _begin(self, purpose: str) -> None:
+        seeds = env_seeds(self._seed, self.comm.rank, self.num_env, purpose)
+        obs = self.comm.together(lambda: reset(self.venv, seeds))
+        self._clear()
         self._see(obs, np.ones(self.num_env, bool))
-        comm.together(self._check)
-        buffer.begin(self._frames())
+        self.comm.together(self._check)
+        self.buffer.begin(self._frames())
+
+    def renew(self, purpose: str) -> None:
+        """Begins new episodes; the present ones end as by a time limit, and do not count as finished. Collective."""
+        going_on = np.flatnonzero(~(self._dead if self._next_step else self._firsts))
+        self.buffer.cut_off({int(n): self._stored[n].copy() for n in going_on})
+        self._begin(purpose)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._features, self._stored = state["_features"], state["_stored"]
+        super().restore(state)
 
     def _see(self, obs: object, usable: np.ndarray) -> None:
         """Takes in raw observations: features to act on, and to store. See `_check_finite` for `usable`."""
@@ -113,6 +138,7 @@ class ReplayCollector:
         obs, rewards, terminated, truncated, infos = self.venv.step(self.policy.to_env(actions))
         now = time.perf_counter()
         self._time_env += now - before
+        beat()
         self._steps += 1
         done, dead, finals = terminated | truncated, self._dead, {}
         usable, rewards = ~dead, np.array(rewards)

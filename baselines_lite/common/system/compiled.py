@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from baselines_lite.common.system.watchdog import paused
+
 
 def graph(function: Callable[..., Any], *, xla: bool, any_batch: bool = False) -> Any:
     """A tf.function that branches and loops on tensors by tf.cond and tf.while_loop only; compiled by XLA if `xla`.
@@ -38,7 +40,9 @@ class Compiled:
         leaves = tf.nest.flatten(inputs)
         shapes = tuple([leaf.shape for leaf in leaves])
         if shapes not in self._traced:
-            self._traced[shapes] = self._trace(inputs)
+            with paused():  # XLA compiles in the first run
+                self._traced[shapes] = self._trace(inputs)
+                return self(*inputs)
         run, captured, structure = self._traced[shapes]
         return packed(structure, iter(run(*leaves, *captured) or ()))
 

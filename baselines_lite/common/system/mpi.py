@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
@@ -31,9 +31,9 @@ def launched_size() -> int:
     for variable in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         if variable in os.environ:
             return int(os.environ[variable])
-    # A batch script sees SLURM_NTASKS too; only srun's tasks have a step.
-    if any(v in os.environ for v in ("SLURM_STEP_ID", "SLURM_STEPID")) and "SLURM_NTASKS" in os.environ:
-        return int(os.environ["SLURM_NTASKS"])
+    # A batch script sees SLURM_NTASKS too; only srun's tasks have a step. salloc's shell is one: of a single task.
+    if any(v in os.environ for v in ("SLURM_STEP_ID", "SLURM_STEPID")):
+        return int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)
     return 1
 
 
@@ -54,6 +54,7 @@ class Comm:
     local_size = 1
     hosts = 1
     seconds = 0.0  # spent in collectives so far
+    waiting: str | None = None  # the collective that this rank is in
 
     def mean(self, array: np.ndarray) -> np.ndarray:
         """The element-wise mean over ranks. Same shape and dtype."""
@@ -89,6 +90,12 @@ class Comm:
 
     def fail(self, error: BaseException) -> None:
         """Ends all ranks with this rank's exception, unless all raise it together. One process goes on with it."""
+
+    @staticmethod
+    def shared(error: UserError) -> UserError:
+        """An error that all ranks are about to raise, marked so."""
+        error.on_all_ranks = True
+        return error
 
     def check_synced(self, vector: np.ndarray) -> None:
         """Raises RuntimeError on every rank unless `vector` is bitwise equal on all of them."""
@@ -140,23 +147,23 @@ class MpiComm(Comm):
         return total
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
         total = np.empty_like(array)
-        self._world.Allreduce(array, total, self._mpi.SUM)
-        self.seconds += time.perf_counter() - start
+        self._collective("Allreduce", array, total, self._mpi.SUM)
         return total
 
     def gather(self, value: T) -> list[T]:
-        start = time.perf_counter()
-        values = self._world.allgather(value)
-        self.seconds += time.perf_counter() - start
-        return values
+        return self._collective("allgather", value)
 
     def broadcast(self, value: T, root: int = 0) -> T:
-        start = time.perf_counter()
-        value = self._world.bcast(value, root=root)
+        return self._collective("bcast", value, root)
+
+    def _collective(self, name: str, *arguments: Any) -> Any:
+        """Calls a collective of MPI's. While it waits for the others, `waiting` tells the watchdog so."""
+        start, self.waiting = time.perf_counter(), name
+        result = getattr(self._world, name)(*arguments)
         self.seconds += time.perf_counter() - start
-        return value
+        self.waiting = None
+        return result
 
     def together(self, act: Callable[[], T], *, root_only: bool = False) -> T | None:
         result, complaint = None, None
@@ -167,9 +174,7 @@ class MpiComm(Comm):
                 complaint = error
         complaints = [c for c in self.gather(complaint and str(complaint)) if c is not None]
         if complaints:
-            error = UserError(complaints[0])
-            error.on_all_ranks = True
-            raise error from complaint
+            raise self.shared(UserError(complaints[0])) from complaint
         return result
 
     def check_synced(self, vector: np.ndarray) -> None:

@@ -44,5 +44,10 @@ class Schedule(str):
         self.value, self._shape = value, SHAPES[shape]
         return self
 
+    @property
+    def falls(self) -> bool:
+        """Whether its value depends on how much of the budget remains."""
+        return self._shape is not SHAPES["constant"]
+
     def __call__(self, remaining: float) -> float:
         return self.value * self._shape(remaining)

@@ -1,0 +1,75 @@
+"""A run's checkpoints: what belongs to them, when they are written, and the one from which a run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from baselines_lite.common.envs.continued import Continued
+from baselines_lite.common.experiment.checkpoints import Checkpoint, Checkpoints
+from baselines_lite.common.experiment.config import RunOptions
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.state import state_of
+from baselines_lite.common.system.watchdog import paused
+
+
+class Continuation:
+    """What belongs to a run's checkpoints, when they are written, and the one from which a run goes on.
+
+    folder: where they are; None: the run has none. All methods are collective.
+    """
+
+    def __init__(self, comm: Comm, folder: Path | None, run: RunOptions, environments: Continued, every: int) -> None:
+        self.comm, self.every, self._pause = comm, run.checkpoint_interval or every, run.checkpoint_seconds
+        self.checkpoints = None if folder is None else Checkpoints(folder, comm, run.keep_checkpoints)
+        self.kept: dict[str, Any] = {"environments": environments}
+        self.source: Checkpoint | None = None
+        self.best: float | None = None  # mean return at a checkpoint
+        self._written = time.monotonic()
+
+    def go_on(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """Finds the newest checkpoint that is whole and brings the environments to where they were; its facts.
+
+        Raises UserError where there is none.
+        """
+        environments = self.kept["environments"]
+        for found in self.checkpoints.found():
+            exact = self.comm.together(lambda found=found: found.restore("environments", environments))
+            if all(self.comm.gather(exact)):
+                self.source, self.best = found, found.facts["best"]
+                self.checkpoints.go_on_from(found)
+                return found.facts
+            if self.comm.rank == 0:
+                say(f"after update {found.facts['nupdates']} the environments do not come back to where they were: an "
+                    "earlier checkpoint is taken")
+        raise self.comm.shared(UserError(f"no checkpoint in {str(self.checkpoints.folder)!r} is whole"))
+
+    def keep(self, things: dict[str, Any]) -> None:
+        """Takes in objects by name, as they were where the run goes on. Raises TypeError for what cannot be kept."""
+        for thing in things.values():
+            state_of(thing)
+        self.kept |= things
+        if self.source is not None:
+            self.comm.together(lambda: [self.source.restore(name, thing) for name, thing in things.items()])
+
+    @property
+    def rested(self) -> bool:
+        """Whether this rank's last checkpoint was long enough ago."""
+        return time.monotonic() - self._written >= self._pause
+
+    def write(self, nupdates: int, mean: float | None, save_best: Callable[[], None],
+              facts: Callable[[], dict[str, Any]]) -> float:
+        """Writes a checkpoint, and the policy by `save_best` if its mean return is the highest so far; the seconds."""
+        if self.checkpoints is None:
+            return 0.0
+        start = time.monotonic()
+        with paused():
+            if mean is not None and (self.best is None or mean > self.best):
+                self.best = mean
+                save_best()
+            self.checkpoints.write(nupdates, lambda: {"best": self.best, **facts()}, self.kept)
+        self._written = time.monotonic()
+        return self._written - start

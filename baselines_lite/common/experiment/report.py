@@ -1,0 +1,135 @@
+"""What a run says of itself: at its start, in a row of its log, at its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from baselines_lite.common.experiment.evaluation import play_command
+from baselines_lite.common.experiment.logger import versions
+from baselines_lite.common.experiment.plotting import plot_run
+from baselines_lite.common.experiment.resume import plain_options
+from baselines_lite.common.networks.distributions import is_far_from_unit
+from baselines_lite.common.system import tf_setup
+from baselines_lite.common.system.errors import counted
+from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.options import to_dict
+
+
+class Shares:
+    """Seconds by stage since a row was begun, on this rank: env, act, comm, checkpoint, and an algorithm's own."""
+
+    def __init__(self, comm: Comm) -> None:
+        self._comm = comm
+        self.begin(0)
+
+    def begin(self, total_timesteps: int) -> None:
+        """Begins a row after that many steps."""
+        self._start, self._steps, self._before = time.perf_counter(), total_timesteps, self._comm.seconds
+        self.seconds = dict.fromkeys(("env", "act", "comm", "checkpoint"), 0.0)
+
+    def add(self, **seconds: float) -> None:
+        """Takes in what stages took."""
+        self.seconds["comm"] = self._comm.seconds - self._before
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+    def columns(self, everyone: Sequence[Mapping[str, float]], total_timesteps: int) -> dict[str, float]:
+        """A row's steps per second and shares, from the `seconds` of all ranks."""
+        elapsed = time.perf_counter() - self._start
+        shares = {f"share_{name}": float(np.mean([s[name] for s in everyone])) / elapsed for name in everyone[0]}
+        shares["share_update"] = max(0.0, 1.0 - sum(shares.values()))
+        return {"sps": (total_timesteps - self._steps) / elapsed, **shares}
+
+
+class Report:
+    """The part of an Experiment that has its words."""
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json says of the run."""
+        return {"algorithm": self.algorithm, "env": self.env_name, "family": self.family, "run": to_dict(self.run),
+                "config": to_dict(self.config), "atari": self.policy.info["atari"],
+                "network_options": self.policy.network_options, "ranks": self.comm.size, "hosts": self.comm.hosts,
+                "threads": self.threads}
+
+    def settings(self) -> dict[str, Any]:
+        """What the run depends on by name, as a manifest gives it back."""
+        settings = to_dict(self.run) | to_dict(self.config) | self.policy.network_options | {
+            "atari": self.policy.info["atari"], "algorithm": self.algorithm, "env": self.env_name,
+            "ranks": self.comm.size}
+        return json.loads(json.dumps(settings, default=str))
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint's manifest says of the run."""
+        return {"algorithm": self.algorithm, "env": self.env_name, "given": plain_options(self.given),
+                "settings": self.settings(), "renew_every": self.renew_every, "time_elapsed": self.elapsed,
+                "threads": self.threads, "versions": versions(), "logs": self.log_ends or self.logger.lengths()}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, without those between its parts."""
+        return time.perf_counter() - self.start
+
+    def say_start(self) -> None:
+        """Says what begins, and what is unusual about it."""
+        comm, say = self.comm, self.logger.say
+        say(f"{self.algorithm} on {self.env_name} ({self.family}): {counted(comm.size, 'rank')} on "
+            f"{counted(comm.hosts, 'host')}, {counted(self.threads, 'thread')} each; "
+            f"{self.config.describe_batch(comm.size)}; {counted(self.planned_updates, 'update')}, "
+            f"{self.planned_updates * self.batch} steps")
+        if self.threads != self.wanted_threads:
+            say(f"TensorFlow was already running, with threads={self.threads}: it keeps them, and its GPU; "
+                f"threads={self.wanted_threads} takes a process of its own")
+        if self.atari is not None:
+            from baselines_lite.common.envs.atari import describe
+
+            say(describe(self.atari))
+        if self.buffer is not None:
+            say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full"
+                + (", and as much on disk for checkpoints" if self.log_path else ""))
+        if self.environments.unknown is not None and self.log_path is not None:
+            say(f"the state of {self.environments.unknown} cannot be kept: environments begin anew each "
+                f"{counted(self.renew_every, 'update')}, with seeds of their own, so that a run which is stopped and "
+                "goes on is the same")
+        scaled = self.policy.settings.get("action_scale")  # None: a policy that knows no such thing
+        if scaled is not None and is_far_from_unit(self.policy.action_space):
+            say("the actions' bounds are far from -1 and 1, where a policy begins: "
+                + ("its actions are brought to them; action_scale=false clips them instead" if scaled
+                   else "its actions are only clipped; action_scale=true brings them there"))
+        if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
+            say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so that it gains "
+                "nothing from it and may lose")
+
+    def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """A row of the log, from the figures and `Shares.seconds` of all ranks."""
+        shares = self.shares.columns(seconds, self.total_timesteps)
+        return {
+            "total_timesteps": self.total_timesteps,
+            "nupdates": self.nupdates,
+            "time_elapsed": self.elapsed,
+            "sps": shares.pop("sps"),
+            "eprewmean": self.window.eprewmean,
+            "eplenmean": self.window.eplenmean,
+            "episodes": self.window.count,
+            **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+            **shares,
+        }
+
+    def say_end(self) -> None:
+        """Says why the run ended, and where everything lies; draws its curve."""
+        mean = self.window.eprewmean
+        self.logger.close()
+        lines = [f"{self.algorithm} {self.stop} after {self.total_timesteps:,} steps in {self.elapsed:.1f} s; mean "
+                 "return " + ("unknown: no episode has finished" if mean is None
+                    else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
+        if self.log_path is not None:
+            curve = self.log_path / "curve.png"
+            plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
+            lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
+        if self.save_path:
+            lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
+        self.logger.say("\n".join(lines))

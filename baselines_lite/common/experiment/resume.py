@@ -1,0 +1,95 @@
+"""Going on with a run that was stopped: what it was told, and whether it is told the same now. No TensorFlow here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.schedules import Schedule
+
+FOLDER = "checkpoints"  # below that of the log
+# Options on which nothing depends that is trained.
+FREE = {"resume", "log_path", "save_path", "load_path", "log_interval", "print_interval", "tensorboard", "threads",
+        "verbose", "checkpoint_interval", "checkpoint_seconds", "keep_checkpoints", "save_video_interval",
+        "save_video_length", "target_return", "stall_timeout"}
+
+
+def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The folder of the log of the run that is to go on and what its checkpoints say of it; None for a new run.
+
+    Raises UserError where there is none.
+    """
+    folder, log_path = options.get("resume"), options.get("log_path")
+    if folder is None:
+        return None
+    if folder == "auto":
+        if log_path is None:
+            raise UserError("resume=auto needs log_path, the folder in which the run starts or goes on")
+        folder = log_path
+    elif log_path is not None and Path(log_path).resolve() != Path(folder).resolve():
+        raise UserError(f"resume={folder} goes on in that folder: leave log_path={log_path} away")
+    facts = facts_of(Path(folder))
+    if facts is None and options["resume"] != "auto":
+        raise UserError(f"there is no checkpoint in {str(folder)!r}, which a run writes below the folder of its log")
+    return facts and (str(folder), facts)
+
+
+def facts_of(folder: Path) -> dict[str, Any] | None:
+    """What the newest readable manifest in a log's folder says of its run."""
+    for path in sorted(folder.glob(f"{FOLDER}/{'[0-9]' * 8}/manifest.json"), reverse=True):
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            given, settings = dict(facts["given"]), dict(facts["settings"])
+            if isinstance(settings["algorithm"], str) and isinstance(settings["env"], str):
+                return {"given": given, "settings": settings}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return None
+
+
+def with_given(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that goes on: as now given, and as they were given to it at first."""
+    for name, value in facts["given"].items():
+        if name not in options and isinstance(value, str) and ":" in value and name in ("network", "env"):
+            raise trusted(name, value)
+    return {**facts["given"], **options}
+
+
+def trusted(name: str, value: str) -> UserError:
+    """The error of a name that would import a module which nobody has named now."""
+    return UserError(f"the run that is to go on has {name}={value}, which imports a module: if you trust it, give "
+                     f"--{name}={value} again")
+
+
+def depends_on_budget(config: Any) -> bool:
+    """Whether what an algorithm does at an update depends on how many there will be."""
+    return config.uses_budget or any(isinstance(value, Schedule) and value.falls for value in vars(config).values())
+
+
+def check_same(then: Mapping[str, Any], now: Mapping[str, Any], budget_matters: bool) -> list[str]:
+    """Raises UserError where a run that goes on would be another; what is only to be said.
+
+    `then` and `now` are what the run depends on by name: options, and what they are given to.
+    """
+    first = ("algorithm", "env", "ranks")  # on which the others depend
+    for name in (*first, *sorted({*then, *now} - FREE - {"num_timesteps", *first})):
+        if then.get(name) != now.get(name):
+            raise UserError(f"the run that is to go on has {name}={then.get(name)}, not {now.get(name)}: leave it "
+                            "away, or begin another run")
+    before, after = then["num_timesteps"], now["num_timesteps"]
+    if after == before:
+        return []
+    if budget_matters:
+        raise UserError(f"the run that is to go on has num_timesteps={before}, not {after}, and schedules that fall "
+                        "until then: leave it away, or begin another run (schedule_timesteps lets it be extended)")
+    return [f"num_timesteps is {after:,} now, instead of {before:,}"]
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as a manifest holds them: text and numbers; others must be given again."""
+    return {name: value for name, value in options.items()
+            if name not in ("resume", "log_path", "load_path")
+            and (value is None or isinstance(value, bool | int | float | str))}

@@ -1,0 +1,92 @@
+"""What the next update depends on, as plain data: numbers, text, None, arrays, and lists and dicts of these.
+
+A `Stateful` object names the attributes that it consists of; `state` and `restore` do the rest. Plain data go into a
+file that runs nothing when it is read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+PLAIN = bool | int | float | str | list | tuple | None
+
+
+class Stateful:
+    """An object that consists of the attributes named in STATE: others follow from them, or from its configuration.
+
+    Such an attribute is plain data, a tf.Variable, a NumPy generator, another Stateful, or a list of these. What
+    `state` gives may share memory with the object.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ()
+
+    def state(self) -> dict[str, Any]:
+        """The object as plain data."""
+        return {name: state_of(getattr(self, name)) for name in self.STATE}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Makes the object what `state` told. Raises an exception for what cannot be its state."""
+        if set(state) != set(self.STATE):
+            raise ValueError(f"{type(self).__name__} consists of {sorted(self.STATE)}, not of {sorted(state)}")
+        for name in self.STATE:
+            old = getattr(self, name)
+            new = restored(old, state[name])
+            if new is not old:
+                setattr(self, name, new)
+
+
+def state_of(value: Any) -> Any:
+    """A value that a Stateful object may consist of, as plain data."""
+    if hasattr(value, "state") and hasattr(value, "restore"):
+        return value.state()
+    if isinstance(value, tf.Variable):
+        return value.numpy()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, np.generic):
+        return np.asarray(value)
+    if isinstance(value, list | tuple | deque):
+        return [state_of(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: state_of(part) for name, part in value.items()}
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
+        return value
+    raise TypeError(f"a {type(value).__name__} is no plain data")
+
+
+def restored(old: Any, new: Any) -> Any:
+    """What a value becomes by the state of one like it, as `state_of` gave it: itself where it can change in place."""
+    if hasattr(old, "state") and hasattr(old, "restore"):
+        old.restore(new)
+        return old
+    if isinstance(old, tf.Variable | np.ndarray):
+        dtype = np.dtype(getattr(old.dtype, "as_numpy_dtype", old.dtype))
+        if not isinstance(new, np.ndarray) or new.shape != tuple(old.shape) or new.dtype != dtype:
+            raise ValueError(f"{new!r} where an array {tuple(old.shape)} of {old.dtype} belongs"[:200])
+        if isinstance(old, np.ndarray):
+            return new.copy()
+        old.assign(new)
+        return old
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and set(old) == set(new):
+        return {name: restored(part, new[name]) for name, part in old.items()}
+    if isinstance(old, np.random.Generator):
+        old.bit_generator.state = new
+        return old
+    if isinstance(old, list | tuple):
+        live = any(not isinstance(part, PLAIN) for part in old)
+        if not isinstance(new, list) or (live and len(new) != len(old)):
+            raise ValueError(f"{new!r} where a list of {len(old)} belongs"[:200])
+        if len(new) != len(old):
+            return new
+        parts = [restored(*pair) for pair in zip(old, new, strict=True)]
+        if all(part is before for part, before in zip(parts, old, strict=True)):
+            return old
+        return type(old)(*parts) if hasattr(old, "_fields") else type(old)(parts)
+    if type(old) in (bool, int, float, str) and type(new) is not type(old):
+        raise ValueError(f"{new!r} where {old!r} was"[:200])
+    return new
