@@ -148,7 +148,7 @@ class Checkpoints:
                 (self.folder / name).unlink(missing_ok=True)
 
     def found(self) -> Iterator[Checkpoint]:
-        """The checkpoints that are whole on all ranks, newest first. What is not whole is told, and removed at last."""
+        """The checkpoints that are whole on all ranks, newest first. What is not whole is told."""
         names = self.comm.broadcast(sorted(p.name for p in self.folder.glob("[0-9]" * 8)))
         for name in reversed(names):
             manifest = self.comm.broadcast(self.comm.rank == 0 and self._manifest(self.folder / name))
@@ -191,8 +191,7 @@ class Checkpoints:
     def _opened(self, place: Path, manifest: dict[str, Any]) -> tuple[Checkpoint | None, str | None]:
         """(A checkpoint whose files for this rank are whole, None), or (None, what is wrong)."""
         try:
-            mine = manifest["ranks"][self.comm.rank % len(manifest["ranks"])]
-            path = place / rank_file(self.comm.rank % len(manifest["ranks"]))
+            mine, path = manifest["ranks"][self.comm.rank], place / rank_file(self.comm.rank)
             if array_file.seal(path) != mine["seal"]:
                 return None, f"{path.name} is damaged"
             for file in (file for files in mine["rings"].values() for file in files):

@@ -42,7 +42,7 @@ from baselines_lite.common.experiment.logger import Logger, versions
 from baselines_lite.common.experiment.places import check_room, places
 from baselines_lite.common.experiment.report import Report, Shares
 from baselines_lite.common.networks.distributions import is_far_from_unit
-from baselines_lite.common.networks.flat import get_flat, read
+from baselines_lite.common.networks.flat import get_flat
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.model_file import load_into
 from baselines_lite.common.policies.policy import Policy
@@ -181,11 +181,7 @@ class Experiment(Report):
         if self.run.load_path:
             self.comm.together(lambda: load_into(self.policy, self.run.load_path), root_only=True)
         if self.comm.size > 1:
-            variables = self.policy.variables
-            values, statistics = self.comm.broadcast(([read(v) for v in variables], self.policy.normalize.statistics()))
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
-            self.policy.normalize.load(statistics)
+            self.policy.restore(self.comm.broadcast(self.policy.state()))
 
     def _take_places(self, news: list[str]) -> None:
         if self.save_path:
@@ -408,6 +404,7 @@ class Experiment(Report):
         elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
         if self._whole is not None and not elsewhere:
             self._whole.save(self.save_path)
+
 
 def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:
     """The actor-critic that an experiment's ActorCriticConfig describes, for its environment's spaces."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from baselines_lite.common.experiment.evaluation import play_command
-from baselines_lite.common.experiment.logger import versions
+from baselines_lite.common.experiment.logger import as_json
 from baselines_lite.common.experiment.plotting import plot_run
 from baselines_lite.common.experiment.resume import plain_options
 from baselines_lite.common.networks.distributions import is_far_from_unit
@@ -61,13 +61,14 @@ class Report:
         settings = to_dict(self.run) | to_dict(self.config) | self.policy.network_options | {
             "atari": self.policy.info["atari"], "algorithm": self.algorithm, "env": self.env_name,
             "ranks": self.comm.size}
-        return json.loads(json.dumps(settings, default=str))
+        return json.loads(json.dumps(settings, default=as_json))
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint's manifest says of the run."""
         return {"algorithm": self.algorithm, "env": self.env_name, "given": plain_options(self.given),
                 "settings": self.settings(), "renew_every": self.renew_every, "time_elapsed": self.elapsed,
-                "threads": self.threads, "versions": versions(), "logs": self.log_ends or self.logger.lengths()}
+                "threads": self.threads, "versions": dict(self.policy.info["versions"]),
+                "logs": self.log_ends or self.logger.lengths()}
 
     @property
     def elapsed(self) -> float:

@@ -15,7 +15,6 @@ from scipy.linalg import cython_lapack
 from baselines_lite.common.networks.layers import Conv, Dense
 from baselines_lite.common.networks.parameters import Parameter
 from baselines_lite.common.system.mpi import Comm
-from baselines_lite.common.system.state import Stateful
 
 Layer = Dense | Conv
 
@@ -123,7 +122,7 @@ def lapack(name: str, dtype: np.dtype) -> Callable[..., None]:
     return routine(pointer(capsule, signature(capsule)))
 
 
-class Inverter(Stateful):
+class Inverter:
     """Computes the damped inverses of all layers, each layer on one rank, and swaps them in all at once.
 
     Synchronous: `refresh` returns when they are there. Asynchronous: it hands a copy of the factors to a thread and
