@@ -180,6 +180,20 @@ def test_a_write_that_fails_is_told_once_and_keeps_the_earlier_ones(tmp_path, ca
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
+def test_what_is_not_finite_enters_no_checkpoint(tmp_path):
+    log = Experiment.log
+
+    def spoiling(self, *values):
+        if self.nupdates == 2:
+            variable = self.policy.trainable_variables[0]
+            variable.assign(np.full(variable.shape, np.nan, np.float32))
+        log(self, *values)
+
+    with patch.object(Experiment, "log", spoiling), pytest.raises(UserError, match="no longer finite"):
+        small(tmp_path, checkpoint_interval=1)
+    assert kept(tmp_path) == ["00000001", "00000002"]
+
+
 def test_another_run_is_refused_by_name(tmp_path):
     small(tmp_path)
     for name, value in {"nsteps": 16, "seed": 1, "lr": "2e-3", "gamma": 0.5, "sizes": "4"}.items():

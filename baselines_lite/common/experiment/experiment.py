@@ -319,7 +319,8 @@ class Experiment(Report):
         finished = in_order(episodes)
         self.window.add(finished)
         self.stop = self._why_stop(max(signals))
-        if self.nupdates % CHECK_EVERY == 0 or self.finished:
+        due = self.finished or (self.nupdates % self._continuation.every == 0 and rested[0])  # a checkpoint
+        if self.nupdates % CHECK_EVERY == 0 or due:
             self.comm.together(self._check_parameters)
         if self.save_path:
             self._whole = self._whole or LastWhole(self.policy)
@@ -333,7 +334,7 @@ class Experiment(Report):
             self.shares.begin(self.total_timesteps)
         if self.environments.unknown is not None and self.nupdates % self.renew_every == 0:
             self._collector.renew(f"environments from update {self.nupdates}")
-        if self.finished or (self.nupdates % self._continuation.every == 0 and rested[0]):
+        if due:
             self.shares.add(checkpoint=self._continuation.write(
                 self.nupdates, self.window.eprewmean, lambda: self._save(self.log_path / BEST), self.facts))
 
