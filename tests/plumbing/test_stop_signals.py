@@ -52,6 +52,23 @@ def test_learn_returns_the_policy_which_says_that_a_signal_stopped_it(number, si
     assert ppo2.learn("CartPole-v1", 64, print_interval=1e9, **OPTIONS).stopped_by is None  # a sweep can go on
 
 
+@pytest.mark.parametrize("first", sorted(set(STOP) - {signal.SIGTERM}))
+def test_it_is_the_second_signal_that_is_answered(first):
+    """Both have come before Python runs the first one's handler: it may be a while in a compiled update."""
+    answered, before = [], {n: signal.signal(n, lambda number, frame: answered.append(number)) for n in STOP}
+    signals = StopSignals(lambda number: None)
+    try:
+        signals.listen()
+        signals._write.send(bytes([first, signal.SIGTERM]))  # as the interpreter does at once
+        for number in (first, signal.SIGTERM):
+            signals._handle(number, None)
+        assert signals.number == first and answered == [signal.SIGTERM]
+    finally:
+        signals.restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_second_ctrl_c_while_the_policy_is_saved_does_not_lose_it(tmp_path, uncompiled):
     replace = Mock(wraps=os.replace, side_effect=[KeyboardInterrupt, DEFAULT])
     with patch.object(os, "replace", replace), pytest.raises(KeyboardInterrupt):

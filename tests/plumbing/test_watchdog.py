@@ -130,7 +130,7 @@ def start(code):
 
 
 HANGS = """
-import ctypes, functools, sys
+import ctypes, functools, sys, threading
 from baselines_lite.common.system import stop_signals
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.watchdog import Watchdog
@@ -158,7 +158,10 @@ def test_a_call_that_holds_pythons_lock_is_ended_too():
 def test_the_second_signal_ends_what_hangs():
     process = start("stop_signals.GRACE = 0.1\nsay = functools.partial(print, file=sys.stderr, flush=True)\n"
                     "stop_signals.StopSignals(lambda number: say(number.name)).listen()\n"
-                    "say('listens')\nhang(ctypes.CDLL(None))")
+                    "sys.setswitchinterval(1000)  # Python's lock is given away where it hangs, not before\n"
+                    "begins = threading.Lock()\nbegins.acquire()\n"
+                    "threading.Thread(target=lambda: begins.acquire() and say('listens'), daemon=True).start()\n"
+                    "begins.release()\nhang(ctypes.CDLL(None))")
     with process:
         try:
             assert process.stderr.readline() == "listens\n"

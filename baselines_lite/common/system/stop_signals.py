@@ -48,18 +48,18 @@ class StopSignals:
                 break
             self._came.recv(1)  # another signal, which somebody else handles
         while came and not self._answered.wait(0.1):
-            number = self._second()
+            number = next(iter(self._later()), 0)
             hard = number and self._handlers.get(number) is not signal.default_int_handler
             if hard and not self._answered.wait(GRACE):
                 os._exit(128 + number)
 
-    def _second(self) -> int:
-        """The second signal that came, 0 if none did."""
-        return ([came for came in self._came.recv(1024, socket.MSG_PEEK) if came in STOP] + [0, 0])[1]
+    def _later(self) -> list[int]:
+        """The signals that came after the first one."""
+        return [came for came in self._came.recv(1024, socket.MSG_PEEK) if came in STOP][1:]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
-        if self._second():
+        if number in self._later():  # else this is still the first one's call, whatever has come meanwhile
             self._answered.set()
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
