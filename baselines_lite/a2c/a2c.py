@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from baselines_lite.common.envs.vec_env import EnvLike
@@ -46,5 +47,5 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             data = training_data(policy, rollout, length, advs=advs, returns=returns)
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = step(data, None, rates["lr"]) | rates
-            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+            exp.log(rollout, {"explained_variance": partial(explained_variance, rollout.values, returns), **stats})
         return policy

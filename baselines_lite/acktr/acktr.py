@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -52,7 +53,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             advs = standardize(advs, comm) if cfg.standardize_advs else advs
             rates = {"lr": cfg.lr(exp.remaining)}
             stats = kfac.update(training_data(policy, rollout, advs=advs, returns=returns), rates["lr"]) | rates
-            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+            exp.log(rollout, {"explained_variance": partial(explained_variance, rollout.values, returns), **stats})
         return policy
 
 

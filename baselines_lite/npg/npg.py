@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             stats = natural_step(objective, objective.load(data), cfg, rates["step_kl"])
             minibatches = shuffled(shuffle, cfg.nbatch, cfg.vf_iters, cfg.vf_minibatches)
             stats |= value_steps(data, minibatches, rates["vf_lr"]) | rates
-            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+            exp.log(rollout, {"explained_variance": partial(explained_variance, rollout.values, returns), **stats})
         return policy
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             rollout = collector.collect()
             advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             stats = update(rollout, advs, returns, exp.remaining)
-            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+            exp.log(rollout, {"explained_variance": partial(explained_variance, rollout.values, returns), **stats})
         return policy
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -52,7 +53,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
             stats = policy_step(data, None, rates["lr"])
             minibatches = shuffled(shuffle, count, cfg.vf_iters, min(cfg.vf_minibatches, count))
             stats |= value_steps(data, minibatches, rates["vf_lr"]) | rates
-            exp.log(rollout, {"explained_variance": explained_variance(rollout.values, returns), **stats})
+            exp.log(rollout, {"explained_variance": partial(explained_variance, rollout.values, returns), **stats})
         return policy
 
 

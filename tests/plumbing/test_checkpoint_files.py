@@ -40,7 +40,7 @@ def trained(folder):
     found, leave = {}, Experiment._finish
     for name in ("ppo2", "deepq", "acktr"):
         def finish(self, name=name):
-            found[name] = folder / name, self._continuation.kept
+            found[name] = folder / name, self.continuation.kept
             leave(self)
 
         tf.config.run_functions_eagerly(True)

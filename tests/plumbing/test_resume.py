@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from contextlib import contextmanager
+import re
+from contextlib import contextmanager, nullcontext
 from unittest.mock import patch
 
 import gymnasium as gym
@@ -49,10 +50,12 @@ def compare(tmp_path, name, env, updates=4, stop=2, again=None, **options):
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
-def test_every_algorithm(tmp_path, name):
+def test_every_algorithm(tmp_path, capfd, name):
     env = "Pendulum-v1" if name == "ddpg" else "CartPole-v1"
     steps = SHORT[name]["nsteps"] * SHORT[name].get("num_env", 1)
     compare(tmp_path, name, env, num_timesteps=4 * steps, log_interval=1)
+    out = capfd.readouterr().out
+    assert "goes on after update 2" in out and "nobody keeps" not in out and "last digits" not in out
 
 
 class Counting(gym.Wrapper):
@@ -180,18 +183,67 @@ def test_a_write_that_fails_is_told_once_and_keeps_the_earlier_ones(tmp_path, ca
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
-def test_what_is_not_finite_enters_no_checkpoint(tmp_path):
+@contextmanager
+def spoiled_in(update, spoil):
+    """Runs inside have their optimizer spoiled at the end of that update."""
     log = Experiment.log
 
     def spoiling(self, *values):
-        if self.nupdates == 2:
-            variable = self.policy.trainable_variables[0]
-            variable.assign(np.full(variable.shape, np.nan, np.float32))
+        if self.nupdates == update - 1:
+            spoil(self.continuation.kept["update"].minibatches.optimizer)
         log(self, *values)
 
-    with patch.object(Experiment, "log", spoiling), pytest.raises(UserError, match="no longer finite"):
+    with patch.object(Experiment, "log", spoiling):
+        yield
+
+
+def fill(variables, value):
+    for variable in variables:
+        variable.assign(np.full(variable.shape, value, np.float32))
+
+
+def test_parameters_that_are_not_finite_enter_no_checkpoint(tmp_path):
+    with (spoiled_in(3, lambda optimizer: fill(optimizer.variables, np.nan)),
+          pytest.raises(UserError, match="after update 3 a parameter is not finite")):
         small(tmp_path, checkpoint_interval=1)
     assert kept(tmp_path) == ["00000001", "00000002"]
+
+
+def test_optimizers_that_are_not_finite_enter_no_checkpoint(tmp_path):
+    with (spoiled_in(3, lambda optimizer: fill(optimizer.v, np.inf)),
+          pytest.raises(UserError, match=r"after update 3 update\.minibatches\.optimizer\.v\.0 is not finite")):
+        small(tmp_path, checkpoint_interval=1)
+    assert kept(tmp_path) == ["00000001", "00000002"]
+
+
+@pytest.mark.parametrize("spoiled", [True, False])
+def test_a_loss_that_is_not_finite_stops_the_run_where_parameters_are_not_either(tmp_path, spoiled):
+    """Where they are, nothing was learnt from it: an update without gradient steps has no loss."""
+    log = Experiment.log
+
+    def without_loss(self, rollout, stats):
+        if spoiled:
+            fill(self.policy.trainable_variables, np.nan)
+        log(self, rollout, stats | {"policy_loss": np.nan})
+
+    stops = pytest.raises(UserError, match="after update 1 policy_loss is not finite") if spoiled else nullcontext()
+    with patch.object(Experiment, "log", without_loss), stops:
+        small(tmp_path, updates=2)
+
+
+def test_a_fork_that_forgets_to_keep_something_is_told(tmp_path, capfd):
+    keep = Experiment.keep
+    with patch.object(Experiment, "keep", lambda exp, **things: None if "update" in things else keep(exp, **things)):
+        small(tmp_path)
+    assert "checkpoints leave out what nobody keeps: Update. Name it in exp.keep(...)" in capfd.readouterr().out
+
+
+def test_another_place_is_told(tmp_path, capfd):
+    small(tmp_path, updates=2)
+    with patch("baselines_lite.common.system.tf_setup.processor", lambda: "Z80"):
+        small(tmp_path, updates=2, resume="auto")
+    assert re.search("it goes on with processor Z80 instead of .+: its numbers may differ in the last digits",
+                     capfd.readouterr().out)
 
 
 def test_another_run_is_refused_by_name(tmp_path):

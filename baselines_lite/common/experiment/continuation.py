@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.experiment.checkpoints import Checkpoint, Checkpoints
 from baselines_lite.common.experiment.config import RunOptions
+from baselines_lite.common.networks.flat import get_flat
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
-from baselines_lite.common.system.state import state_of
+from baselines_lite.common.system.state import Stateful, births, left_out, not_finite, state_of
 from baselines_lite.common.system.watchdog import paused
 
 
@@ -28,7 +31,7 @@ class Continuation:
         self.kept: dict[str, Any] = {"environments": environments}
         self.source: Checkpoint | None = None
         self.best: float | None = None  # mean return at a checkpoint
-        self._written = time.monotonic()
+        self._written, self._begun = time.monotonic(), births()
 
     def go_on(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Finds the newest checkpoint that is whole and brings the environments to where they were; its facts.
@@ -54,6 +57,27 @@ class Continuation:
         self.kept |= things
         if self.source is not None:
             self.comm.together(lambda: [self.source.restore(name, thing) for name, thing in things.items()])
+
+    @property
+    def forgotten(self) -> list[Stateful]:
+        """What was made since and nobody keeps, although it has a state: where the run goes on, it is made anew."""
+        return left_out(self.kept, self._begun)
+
+    def check(self, nupdates: int, loss: str | None, everything: bool) -> None:
+        """Raises UserError where parameters are not finite, RuntimeError where they are not the same on all ranks.
+
+        With `everything` also where another number of what is kept is not finite, beside environments and buffers.
+        `loss` is the name of a figure that is not, which says more than the parameters do.
+        """
+        theta = get_flat(self.kept["policy"].trainable_variables)
+        self.comm.check_synced(theta)
+        wrong = None if np.isfinite(theta).all() else loss or "a parameter"
+        if everything and wrong is None:
+            wrong = not_finite({name: state_of(thing) for name, thing in self.kept.items()
+                                if name != "environments" and not hasattr(thing, "rings")})
+        if wrong is not None:
+            raise UserError(f"after update {nupdates} {wrong} is not finite: an observation was not, or the learning "
+                            "rate is too high")
 
     @property
     def rested(self) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -42,7 +43,6 @@ from baselines_lite.common.experiment.logger import Logger, versions
 from baselines_lite.common.experiment.places import check_room, places
 from baselines_lite.common.experiment.report import Report, Shares
 from baselines_lite.common.networks.distributions import is_far_from_unit
-from baselines_lite.common.networks.flat import get_flat
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.model_file import load_into
 from baselines_lite.common.policies.policy import Policy
@@ -94,7 +94,7 @@ class Experiment(Report):
             self._follow_rank_0()
             news = self.comm.together(lambda: self._check_same(facts))
             self.comm.together(lambda: self._take_places(news), root_only=True)
-            self._continuation = Continuation(self.comm, self.log_path and self.log_path / resume.FOLDER, self.run,
+            self.continuation = Continuation(self.comm, self.log_path and self.log_path / resume.FOLDER, self.run,
                                               self.environments, max(1, self.planned_updates // 20))
             if facts is not None:
                 self._go_on()
@@ -207,7 +207,7 @@ class Experiment(Report):
 
     def _go_on(self) -> None:
         """Brings the run to where its last checkpoint is. Collective."""
-        facts = self._continuation.go_on(self.logger.say if self.comm.rank == 0 else lambda line: None)
+        facts = self.continuation.go_on(self.logger.say if self.comm.rank == 0 else lambda line: None)
         self.nupdates, self.renew_every = facts["nupdates"], facts["renew_every"]
         self.total_timesteps = self.nupdates * self.batch
         self.start -= facts["time_elapsed"]
@@ -215,6 +215,8 @@ class Experiment(Report):
         if self.comm.rank == 0:
             self.logger.say(f"goes on after update {self.nupdates}, {self.total_timesteps:,} steps; "
                             f"{counted(lost, 'row')} of the log behind it cut off")
+            for line in resume.elsewhere(facts.get("place"), self.place()):
+                self.logger.say(line)
 
     def keep(self, **things: Any) -> None:
         """Names what the next update depends on beside policy, collector and buffer: it belongs to every checkpoint.
@@ -222,7 +224,7 @@ class Experiment(Report):
         Stateful objects and generators, once they are made: where the run goes on, they become what they were.
         Collective.
         """
-        self._continuation.keep(things)
+        self.continuation.keep(things)
 
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
@@ -255,7 +257,7 @@ class Experiment(Report):
         self._collector = Collector(
             self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
             shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-            merge=cfg.statistics == "global", resumed=self._continuation.source is not None)
+            merge=cfg.statistics == "global", resumed=self.continuation.source is not None)
         self.keep(collector=self._collector)
         return self._collector
 
@@ -263,7 +265,7 @@ class Experiment(Report):
         """What collects steps with the policy into `buffer`, as the options say. Collective."""
         self._collector = ReplayCollector(
             self.venv, self.policy, self.buffer, self.comm, seed=self.run.seed, shape_rewards=self.shape_rewards,
-            cut_is_death=self.config.time_limit == "terminal", resumed=self._continuation.source is not None)
+            cut_is_death=self.config.time_limit == "terminal", resumed=self.continuation.source is not None)
         self.keep(collector=self._collector)
         return self._collector
 
@@ -296,13 +298,14 @@ class Experiment(Report):
         """True once the budget is used, the target return is reached or a rank was told to stop. Equal on all ranks."""
         return self.stop is not None
 
-    def log(self, rollout: Rollout | Experience, stats: Mapping[str, float],
+    def log(self, rollout: Rollout | Experience, stats: Mapping[str, float | Callable[[], float]],
             times: Mapping[str, float] | None = None) -> None:
         """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
 
-        `stats` are figures of this update by column name; their mean over ranks is logged. `times` are seconds that an
-        algorithm's own stages took, whose shares are logged beside the others. One collective; now and then another,
-        which proves that the ranks' parameters are finite (UserError) and bitwise equal (RuntimeError).
+        `stats` are figures of this update by column name, or functions that find one, called where a row is written;
+        their mean over ranks is logged. `times` are seconds that an algorithm's own stages took, whose shares are
+        logged beside the others. One collective; one more for a row, and now and then another, which proves that the
+        ranks' parameters are finite (UserError) and bitwise equal (RuntimeError).
         """
         beat()
         self.nupdates += 1
@@ -312,30 +315,36 @@ class Experiment(Report):
             self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
             if self.comm.size > 1:
                 self._listen()
+            if self.comm.rank == 0:
+                self.say_forgotten()
         self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
-        everyone = self.comm.gather((self._signals.number, self._continuation.rested, dict(stats), self.shares.seconds,
-                                     rollout.episodes))
-        signals, rested, figures, times, episodes = zip(*everyone, strict=True)
+        odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x)), None)
+        everyone = self.comm.gather((self._signals.number, self.continuation.rested, rollout.episodes, odd))
+        signals, rested, episodes, odd = zip(*everyone, strict=True)
         finished = in_order(episodes)
         self.window.add(finished)
         self.stop = self._why_stop(max(signals))
-        due = self.finished or (self.nupdates % self._continuation.every == 0 and rested[0])  # a checkpoint
-        if self.nupdates % CHECK_EVERY == 0 or due:
-            self.comm.together(self._check_parameters)
+        due = self.finished or (self.nupdates % self.continuation.every == 0 and rested[0])  # a checkpoint
+        if self.nupdates % CHECK_EVERY == 0 or due or any(odd):
+            loss = next(filter(None, odd), None)
+            self.comm.together(lambda: self.continuation.check(self.nupdates, loss, everything=due))
         if self.save_path:
             self._whole = self._whole or LastWhole(self.policy)
             self._whole.note(self.total_timesteps)
         if self.comm.rank == 0:
             self.logger.episodes(finished)
-            if self.nupdates % self.run.log_interval == 0 or self.finished:
-                self.log_ends = self.logger.lengths() if self.nupdates % self.run.log_interval else None
-                self.logger.row(self.row(figures, times), last=self.finished)
-        if self.nupdates % self.run.log_interval == 0:
+        regular = self.nupdates % self.run.log_interval == 0
+        if regular or self.finished:
+            figures = {name: value() if callable(value) else value for name, value in stats.items()}
+            everyone = self.comm.gather((figures, self.shares.seconds))
+            if self.comm.rank == 0:
+                self.log_ends = None if regular else self.logger.lengths()
+                self.logger.row(self.row(*zip(*everyone, strict=True)), last=self.finished)
             self.shares.begin(self.total_timesteps)
         if self.environments.unknown is not None and self.nupdates % self.renew_every == 0:
             self._collector.renew(f"environments from update {self.nupdates}")
         if due:
-            self.shares.add(checkpoint=self._continuation.write(
+            self.shares.add(checkpoint=self.continuation.write(
                 self.nupdates, self.window.eprewmean, lambda: self._save(self.log_path / BEST), self.facts))
 
     def _why_stop(self, signal_number: int) -> str | None:
@@ -347,13 +356,6 @@ class Experiment(Report):
         if self.nupdates == self.planned_updates:
             return "used the whole budget"
         return None
-
-    def _check_parameters(self) -> None:
-        theta = get_flat(self.policy.trainable_variables)
-        self.comm.check_synced(theta)
-        if not np.isfinite(theta).all():
-            raise UserError(f"after {self.total_timesteps} steps the policy's parameters are no longer finite: an "
-                            "observation was not, or the learning rate is too high")
 
     def _save(self, path: Path) -> None:
         with paused():

@@ -67,8 +67,11 @@ class Report:
         """What a checkpoint's manifest says of the run."""
         return {"algorithm": self.algorithm, "env": self.env_name, "given": plain_options(self.given),
                 "settings": self.settings(), "renew_every": self.renew_every, "time_elapsed": self.elapsed,
-                "threads": self.threads, "versions": dict(self.policy.info["versions"]),
-                "logs": self.log_ends or self.logger.lengths()}
+                "place": self.place(), "logs": self.log_ends or self.logger.lengths()}
+
+    def place(self) -> dict[str, Any]:
+        """What the last digits of the run's numbers may depend on, by name."""
+        return {"threads": self.threads, "processor": tf_setup.processor(), **self.policy.info["versions"]}
 
     @property
     def elapsed(self) -> float:
@@ -92,7 +95,7 @@ class Report:
         if self.buffer is not None:
             say(f"replay buffer: {self.buffer.nbytes / 1e9:.2f} GB per rank when it is full"
                 + (", and as much on disk for checkpoints" if self.log_path else ""))
-        if self.environments.unknown is not None and self.log_path is not None:
+        if self.environments.unknown is not None:
             say(f"the state of {self.environments.unknown} cannot be kept: environments begin anew each "
                 f"{counted(self.renew_every, 'update')}, with seeds of their own, so that a run which is stopped and "
                 "goes on is the same")
@@ -104,6 +107,13 @@ class Report:
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so that it gains "
                 "nothing from it and may lose")
+
+    def say_forgotten(self) -> None:
+        """Says what a run that goes on would not have again, although it is made to be kept."""
+        if self.log_path is not None and (forgotten := self.continuation.forgotten):
+            names = ", ".join(sorted({type(thing).__name__ for thing in forgotten}))
+            self.logger.say(f"checkpoints leave out what nobody keeps: {names}. Name it in exp.keep(...), or a run "
+                            "that is stopped and goes on is another one")
 
     def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """A row of the log, from the figures and `Shares.seconds` of all ranks."""

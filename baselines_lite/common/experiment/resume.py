@@ -88,6 +88,17 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], budget_matters: 
     return [f"num_timesteps is {after:,} now, instead of {before:,}"]
 
 
+def elsewhere(then: Any, now: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a run that goes on in another place: other versions, another processor.
+
+    `then` and `now` are `Report.place`; what a manifest says `then` may be anything.
+    """
+    then = then if isinstance(then, Mapping) else {}
+    other = [f"{name} {now.get(name)} instead of {then.get(name)}" for name in sorted({*then, *now})
+             if then.get(name) != now.get(name)]
+    return [f"it goes on with {', '.join(other)}: its numbers may differ in the last digits"] if other else []
+
+
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as a manifest holds them: text and numbers; others must be given again."""
     return {name: value for name, value in options.items()

@@ -6,14 +6,19 @@ file that runs nothing when it is read.
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
 
 PLAIN = bool | int | float | str | list | tuple | None
+
+_births = itertools.count()
+_alive: weakref.WeakSet[Stateful] = weakref.WeakSet()
 
 
 class Stateful:
@@ -24,6 +29,12 @@ class Stateful:
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        self = super().__new__(cls)
+        self.birth = next(_births)
+        _alive.add(self)
+        return self
 
     def state(self) -> dict[str, Any]:
         """The object as plain data."""
@@ -90,3 +101,37 @@ def restored(old: Any, new: Any) -> Any:
     if type(old) in (bool, int, float, str) and type(new) is not type(old):
         raise ValueError(f"{new!r} where {old!r} was"[:200])
     return new
+
+
+def not_finite(state: Any, path: str = "") -> str | None:
+    """Where in a state there is a NaN or an infinity, as names and numbers joined by dots; None: nowhere."""
+    if isinstance(state, Mapping | list):
+        parts = state.items() if isinstance(state, Mapping) else enumerate(state)
+        return next(filter(None, (not_finite(part, f"{path}.{name}") for name, part in parts)), None)
+    real = isinstance(state, float) or (isinstance(state, np.ndarray) and np.issubdtype(state.dtype, np.inexact))
+    return path.lstrip(".") if real and not np.isfinite(state).all() else None
+
+
+def births() -> int:
+    """A number below the `birth` of every Stateful object that is made from now on."""
+    return next(_births)
+
+
+def left_out(kept: Any, since: int) -> list[Stateful]:
+    """The Stateful objects made after `births` gave that number of which `kept` does not consist, in their order.
+
+    Of those that consist of each other the outermost.
+    """
+    missing = {thing for thing in _alive if thing.birth > since} - set(parts_of(kept))
+    inner = {part for thing in missing for name in thing.STATE for part in parts_of(getattr(thing, name))}
+    return sorted(missing - inner, key=lambda thing: thing.birth)
+
+
+def parts_of(value: Any) -> Iterator[Stateful]:
+    """The Stateful objects that a value is or consists of."""
+    if isinstance(value, Stateful):
+        yield value
+        value = [getattr(value, name) for name in value.STATE]
+    if isinstance(value, list | tuple | deque | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from parts_of(part)

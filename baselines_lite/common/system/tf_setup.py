@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Iterator
 
@@ -97,15 +99,25 @@ def setup(comm: Comm, threads: int) -> int:
     return threads
 
 
+def cpuinfo() -> str:
+    """What Linux says of the processor; nothing elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def processor() -> str:
+    """The processor's model."""
+    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo(), re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
 def gains_from_bfloat16() -> bool:
     """Whether the device computes in bfloat16: a GPU, or a CPU with instructions for it (Linux tells; else False)."""
     import tensorflow as tf
 
     if tf.config.list_logical_devices("GPU"):
         return True
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            words = set(file.read().split())
-    except OSError:
-        return False
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(set(cpuinfo().split()) & {"avx512_bf16", "amx_bf16", "bf16"})
