@@ -1,0 +1,1 @@
+"""Benchmarks: what is run for the tables, and what comes of it."""

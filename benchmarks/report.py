@@ -1,0 +1,324 @@
+"""Tables, pictures and a page from the results' files alone, in less than a minute.
+
+    python -m benchmarks.report            # results/README.md, a page per suite, results/page.html
+    python -m benchmarks.report --check    # exit status 1 if a page that is committed is not what the files give
+
+Each kind of score stands in a column of its own and is compared with published ones of its own kind only: of the last
+100 episodes of training, the last evaluation, the maximum of evaluations, the mean over all training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import html
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.results import KINDS, RESULTS, Result, everything
+from benchmarks.suites import SUITES, Task
+
+HERE = Path(__file__).resolve().parent
+ENOUGH = 5  # seeds, from which on there is an interval
+ACROSS = 3  # seeds, from which on there are figures across tasks
+RESAMPLES = 2000
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F",
+           "#8C564B")  # Okabe and Ito's, and two more
+
+Runs = Mapping[str, Mapping[str, Sequence[Result]]]  # by task and algorithm
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, say what is not up to date")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where they lie")
+    given = parser.parse_args(arguments)
+    found = list(everything(given.results))
+    suites = {name: by_task([r for r in found if r.suite == name]) for name in SUITES}
+    suites = {name: runs for name, runs in suites.items() if runs}
+    pages = {given.results / "README.md": overview(suites)}
+    pages |= {given.results / name / "README.md": page(name, runs) for name, runs in suites.items()}
+    if given.check:
+        stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+        print("\n".join(map(str, stale)), end="\n" * bool(stale))
+        return int(bool(stale))
+    for path, text in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name, runs in suites.items():
+        draw_curves(runs, SUITES[name], given.results / name / "curves.png")
+        draw_scores(runs, SUITES[name], given.results / name / "scores.png")
+        if scores := normalised(name, runs):
+            draw_profile(scores, given.results / name / "profile.png")
+    (given.results / "page.html").write_text(interactive(found))
+    return 0
+
+
+def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Results by task and algorithm."""
+    runs: dict[str, dict[str, list[Result]]] = {}
+    for r in results:
+        runs.setdefault(r.task, {}).setdefault(r.algorithm, []).append(r)
+    return runs
+
+
+def scores_of(results: Sequence[Result], kind: str) -> np.ndarray:
+    """The scores of a kind of some seeds; empty where one of them has none."""
+    found = [r.scores.get(kind) for r in results]
+    return np.array([] if None in found else found, float)
+
+
+def interval(scores: np.ndarray) -> tuple[float, float] | None:
+    """Student's 95% interval of the mean of at least five seeds; None of fewer."""
+    if len(scores) < ENOUGH:
+        return None
+    half = stats.t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
+    return float(scores.mean() - half), float(scores.mean() + half)
+
+
+def number(x: float) -> str:
+    """A score in a few digits."""
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.1f}" if abs(x) >= 2 else f"{x:.2f}"
+
+
+def cell(scores: np.ndarray) -> str:
+    """Mean and interval; of fewer than five seeds mean and all seeds."""
+    if not len(scores):
+        return ""
+    span = interval(scores)
+    rest = ", ".join(map(number, scores)) if span is None else f"{number(span[0])} to {number(span[1])}"
+    return number(scores.mean()) + (f" ({rest})" if len(scores) > 1 else "")
+
+
+def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def steps(count: float) -> str:
+    """A number of steps: 50k, 2.5M."""
+    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}k"
+
+
+def page(suite: str, runs: Runs) -> str:
+    """A suite's page."""
+    text = [f"# {suite}", f"Made by `python -m benchmarks.report` from the files in this folder. {HOW}",
+            "![Curves](curves.png)", "![Scores of each seed](scores.png)"]
+    if scores := normalised(suite, runs):
+        text += ["## Across tasks", across(suite, scores), "![Performance profile](profile.png)"]
+    for name, task in SUITES[suite].items():
+        if name in runs:
+            text += [f"## {task.env}, {steps(task.steps)} steps", ours(runs[name]), theirs(suite, task, runs[name])]
+    return "\n\n".join(part.strip() for part in text if part) + "\n"
+
+
+HOW = (f"Means over seeds; in brackets Student's 95% interval from {ENOUGH} seeds on, of fewer all seeds. Returns are "
+       "raw ones. *Evaluation*: of the policy apart from training, some twenty times in a run. *Area*: the curve's "
+       "mean over steps. The environments' versions are those named; published scores are of others, named with them.")
+
+
+def ours(runs: Mapping[str, Sequence[Result]]) -> str:
+    """Our results of a task."""
+    body = []
+    for alg, results in runs.items():
+        cells = [cell(scores_of(results, kind)) for kind in KINDS]
+        hours = np.mean([r.facts["seconds"] for r in results]) / 3600
+        commits = sorted({str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")) for r in results})
+        body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), f"{hours:.2f}",
+                     ", ".join(commits)])
+    return rows(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], body)
+
+
+def published(suite: str, task: Task, algorithms: Iterable[str]) -> list[dict[str, str]]:
+    """Published scores of a task, of about as many steps or more, by algorithms like these."""
+    known = {"ppo1": "ppo2"}
+    wanted = {known.get(alg, alg) for alg in algorithms}
+    with (HERE / "published.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["env"] == task.env and row["algorithm"] in wanted
+                and (suite.startswith("atari") == row["suite"].startswith("atari"))
+                and 0.5 * task.steps <= float(row["steps"]) <= 5 * task.steps]
+
+
+def theirs(suite: str, task: Task, algorithms: Iterable[str]) -> str:
+    """Published scores of a task, by kind."""
+    body = [[KINDS[kind], row["their_algorithm"],
+             number(float(row["mean"])) + (f" ± {number(float(row['std']))}" if row["std"] else ""),
+             steps(float(row["steps"])), row["their_env"], row["metric"].replace("|", "/"), row["source"]]
+            for kind in KINDS for row in published(suite, task, algorithms) if row["kind"] == kind]
+    if not body:
+        return ""
+    head = ["compares with", "whose", "score", "steps", "environment", "metric, in their words", "source"]
+    return f"<details><summary>Published</summary>\n\n{rows(head, body)}\n</details>"
+
+
+def normalised(suite: str, runs: Runs) -> dict[str, np.ndarray]:
+    """Last-100 scores [seeds, tasks] on the scale from random actions (0) to the reference (1), by algorithm.
+
+    Of the tasks that all of these algorithms have with at least three seeds. None where those are fewer than two.
+    """
+    scaled = [name for name, task in SUITES[suite].items() if task.reference is not None and name in runs]
+    enough = {alg: {n for n in scaled if len(runs[n].get(alg, ())) >= ACROSS} for n in scaled for alg in runs[n]}
+    most = max(map(len, enough.values()), default=0)
+    chosen = sorted(alg for alg, names in enough.items() if len(names) == most)
+    names = [n for n in scaled if all(n in enough[alg] for alg in chosen)]
+    if len(names) < 2:
+        return {}
+    found = {}
+    for alg in chosen:
+        seeds = min(len(runs[n][alg]) for n in names)
+        columns = [(scores_of(runs[n][alg], "last100")[:seeds] - SUITES[suite][n].random)
+                   / (SUITES[suite][n].reference - SUITES[suite][n].random) for n in names]
+        found[alg] = np.stack(columns, axis=1)
+    return found
+
+
+def across(suite: str, scores: Mapping[str, np.ndarray]) -> str:
+    """Interquartile mean and mean of normalised scores, with stratified bootstrap intervals (Agarwal et al. 2021)."""
+    from rliable import library, metrics
+
+    def aggregate(x: np.ndarray) -> np.ndarray:
+        return np.array([metrics.aggregate_iqm(x), metrics.aggregate_mean(x), metrics.aggregate_optimality_gap(x)])
+
+    np.random.seed(0)  # rliable draws from NumPy's global stream, whatever it is given
+    points, spans = library.get_interval_estimates(dict(scores), aggregate, reps=RESAMPLES)
+    body = [[alg, f"{len(x)} x {x.shape[1]}",
+             *(f"{point:.2f} ({low:.2f} to {high:.2f})" for point, low, high in zip(points[alg], *spans[alg]))]
+            for alg, x in scores.items()]
+    words = ("Last 100 episodes, 0: random actions, 1: the reference in `benchmarks/suites.py`"
+             + (", a human" if suite.startswith("atari") else "")
+             + f"; in brackets 95% of {RESAMPLES:,} stratified bootstrap resamples.")
+    return f"{words}\n\n" + rows(["algorithm", "seeds x tasks", "interquartile mean", "mean", "optimality gap"], body)
+
+
+def overview(suites: Mapping[str, Runs]) -> str:
+    """The page of all suites: a table each, of the first kind of score."""
+    text = ["# Results", "Made by `python -m benchmarks.report` from the files in these folders; `page.html`, which it "
+            "writes too, shows curves, seeds and commands without network. Scores here are mean returns of the last "
+            f"100 episodes of training. {HOW}"]
+    for name, runs in suites.items():
+        algorithms = list(dict.fromkeys(alg for task in SUITES[name] for alg in runs.get(task, {})))
+        body = [[f"{task.env} ({steps(task.steps)})", *(cell(scores_of(runs[key].get(alg, ()), "last100"))
+                                                        for alg in algorithms)]
+                for key, task in SUITES[name].items() if key in runs]
+        text += [f"## [{name}]({name}/README.md)", rows(["task", *algorithms], body)]
+    return "\n\n".join(part.strip() for part in text) + "\n"
+
+
+def panels(names: Sequence[str], height: float) -> tuple[Figure, dict[str, Any]]:
+    """A figure with a place for each name, three in a row."""
+    wide = min(3, len(names))
+    high = -(-len(names) // wide)
+    figure = Figure(figsize=(4.2 * wide, height * high), layout="constrained")
+    grid = figure.subplots(high, wide, squeeze=False)
+    for empty in grid.flat[len(names):]:
+        empty.axis("off")
+    return figure, dict(zip(names, grid.flat))
+
+
+def colours(runs: Runs) -> dict[str, str]:
+    """A colour for each algorithm."""
+    algorithms = sorted({alg for by_alg in runs.values() for alg in by_alg})
+    return {alg: COLOURS[i % len(COLOURS)] for i, alg in enumerate(algorithms)}
+
+
+def draw_curves(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
+    """Mean curves, with intervals from five seeds on, else with each seed's."""
+    figure, places = panels([name for name in tasks if name in runs], 3.0)
+    colour = colours(runs)
+    for name, axes in places.items():
+        for alg, results in runs[name].items():
+            end = min(r.curve[0, -1] for r in results)
+            grid = np.linspace(max(r.curve[0, 0] for r in results), end, 200)
+            lines = np.array([np.interp(grid, r.curve[0], r.curve[2]) for r in results])
+            axes.plot(grid, lines.mean(axis=0), color=colour[alg], linewidth=1.8, label=alg)
+            spans = np.array([interval(column) or (np.nan, np.nan) for column in lines.T])
+            if len(results) >= ENOUGH:
+                axes.fill_between(grid, *spans.T, color=colour[alg], alpha=0.2, linewidth=0)
+            else:
+                axes.plot(grid, lines.T, color=colour[alg], linewidth=0.6, alpha=0.5)
+        finish(axes, tasks[name].env, "environment steps", "return, last 100 episodes")
+    legend(figure, colour)
+    figure.savefig(png, dpi=90)
+
+
+def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
+    """Each seed's score as a point, and mean and interval."""
+    figure, places = panels([name for name in tasks if name in runs], 2.4)
+    colour = colours(runs)
+    for name, axes in places.items():
+        for row, (alg, results) in enumerate(runs[name].items()):
+            scores = scores_of(results, "last100")
+            axes.plot(scores, np.full(len(scores), row), "o", color=colour[alg], markersize=4, alpha=0.5)
+            span = interval(scores)
+            if span:
+                axes.plot(span, (row, row), color=colour[alg], linewidth=2)
+            axes.plot(scores.mean(), row, "|", color=colour[alg], markersize=14, markeredgewidth=2)
+        axes.set(yticks=range(len(runs[name])), yticklabels=list(runs[name]))
+        axes.margins(y=0.3)
+        finish(axes, tasks[name].env, "last 100 episodes of training", "")
+    figure.savefig(png, dpi=90)
+
+
+def draw_profile(scores: Mapping[str, np.ndarray], png: Path) -> None:
+    """The fraction of runs with more than each normalised score (Agarwal et al. 2021)."""
+    from rliable import library
+
+    top = max(1.0, max(np.quantile(x, 0.95) for x in scores.values()))
+    taus = np.linspace(min(0.0, min(x.min() for x in scores.values())), top, 101)
+    lines, spans = library.create_performance_profile(dict(scores), taus, reps=RESAMPLES)
+    figure, places = panels(["profile"], 3.4)
+    for (alg, line), colour in zip(lines.items(), COLOURS):
+        places["profile"].plot(taus, line, color=colour, label=alg)
+        places["profile"].fill_between(taus, *spans[alg], color=colour, alpha=0.15, linewidth=0)
+    finish(places["profile"], "", "normalised score", "fraction of runs above it")
+    places["profile"].legend(fontsize=8)
+    figure.savefig(png, dpi=90)
+
+
+def finish(axes: Any, title: str, x: str, y: str) -> None:
+    """Words and grid of a panel."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if x == "environment steps":
+        axes.xaxis.set_major_formatter(lambda value, _: steps(value) if value else "0")
+
+
+def legend(figure: Figure, colour: Mapping[str, str]) -> None:
+    """One legend for all panels."""
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=c, linewidth=2) for c in colour.values()]
+    figure.legend(lines, list(colour), loc="outside upper center", ncols=5, frameon=False)
+
+
+def interactive(results: Sequence[Result]) -> str:
+    """A page that needs no network, to choose suite, task and algorithms in."""
+    from plotly.offline import get_plotlyjs
+
+    data = [{"suite": r.suite, "task": r.task, "env": SUITES[r.suite][r.task].env, "algorithm": r.algorithm,
+             "seed": r.seed, "scores": {KINDS[k]: v for k, v in r.scores.items()}, "command": r.facts["command"],
+             "commit": str(r.facts["commit"]) + (" with changes" if r.facts.get("dirty") else ""),
+             "seconds": r.facts["seconds"], "curve": [[float(f"{x:.5g}") for x in line] for line in r.curve],
+             "evaluations": r.evaluations.T.tolist()} for r in results]
+    text = (HERE / "page.html").read_text()
+    parts = {"PLOTLY": get_plotlyjs(), "DATA": json.dumps(data).replace("</", "<\\/"),
+             "COLOURS": json.dumps(COLOURS), "MADE": html.escape("python -m benchmarks.report")}
+    for name, part in parts.items():
+        text = text.replace(f"/*{name}*/", part)
+    return text
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", RuntimeWarning)
+    sys.exit(main())

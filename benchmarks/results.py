@@ -1,0 +1,103 @@
+"""Results of the suites, one per run, as they lie in results/SUITE/TASK/ALGORITHM/.
+
+    seed0.json   the run's command, code and time, and its scores
+    seed0.csv    its curve: total_timesteps, hours, return (mean of the last 100 episodes), at most 200 rows
+    seed0-evaluations.csv   its evaluations while it trained: total_timesteps, mean, std_error, episodes
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).resolve().parent / "results"
+POINTS = 200  # of a curve
+WINDOW = 100  # episodes
+# Scores by name, each with the words of a table's head.
+KINDS = {"last100": "last 100 episodes of training", "evaluation": "last evaluation",
+         "maximum": "maximum of evaluations", "training": "mean over all training"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A run that has ended. `scores` has a number for each of KINDS that the run gives; `curve` is [3, points]."""
+
+    suite: str
+    task: str
+    algorithm: str
+    seed: int
+    facts: dict[str, Any]  # command, code, commit, dirty, seconds, steps, versions
+    scores: dict[str, float]
+    curve: np.ndarray
+    evaluations: np.ndarray  # [n, 2]: steps, mean
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return RESULTS / self.suite / self.task / self.algorithm
+
+    @property
+    def area(self) -> float:
+        """The area under the curve by its length: the mean over steps, not over episodes."""
+        steps, _, values = self.curve
+        return float(np.trapezoid(values, steps) / (steps[-1] - steps[0])) if len(steps) > 1 else float(values[0])
+
+    def write(self) -> None:
+        """Writes the three files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**self.facts, "scores": self.scores, "area": self.area}, indent=1)
+        (self.folder / f"seed{self.seed}.json").write_text(text + "\n")
+        table(self.folder / f"seed{self.seed}.csv", ("total_timesteps", "hours", "return"), self.curve.T)
+        if len(self.evaluations):
+            table(self.folder / f"seed{self.seed}-evaluations.csv", ("total_timesteps", "mean"), self.evaluations)
+
+
+def table(path: Path, head: tuple[str, ...], rows: np.ndarray) -> None:
+    """Writes numbers, in six digits, below a head."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows([f"{x:.6g}" if x != int(x) else int(x) for x in row] for row in rows)
+
+
+def scores_of(returns: np.ndarray, evaluations: np.ndarray) -> dict[str, float]:
+    """The scores of a run whose training episodes had these returns, in their order."""
+    found = {"last100": float(returns[-WINDOW:].mean()), "training": float(returns.mean())}
+    if len(evaluations):
+        found |= {"evaluation": float(evaluations[-1, 1]), "maximum": float(evaluations[:, 1].max())}
+    return found
+
+
+def curve_of(steps: np.ndarray, hours: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Of a run's episodes at most POINTS points, evenly over the steps: [steps, hours, mean of the last 100]."""
+    sums = np.cumsum(np.insert(returns, 0, 0.0))
+    end = np.arange(1, len(returns) + 1)
+    means = (sums[end] - sums[np.maximum(0, end - WINDOW)]) / np.minimum(end, WINDOW)
+    wanted = np.linspace(steps[0], steps[-1], POINTS)
+    rows = np.unique(np.searchsorted(steps, wanted).clip(0, len(steps) - 1))
+    return np.stack([steps[rows].astype(float), hours[rows], means[rows]])
+
+
+def read(path: Path) -> Result:
+    """The result that a seed's JSON file stands for."""
+    facts = json.loads(path.read_text())
+    scores = facts.pop("scores")
+    facts.pop("area", None)
+    suite, task, algorithm = path.parts[-4:-1]
+    curve = np.loadtxt(path.with_suffix(".csv"), delimiter=",", skiprows=1, ndmin=2).T
+    evaluations = path.with_name(f"{path.stem}-evaluations.csv")
+    found = np.loadtxt(evaluations, delimiter=",", skiprows=1, ndmin=2) if evaluations.exists() else np.empty((0, 2))
+    return Result(suite, task, algorithm, int(path.stem.removeprefix("seed")), facts, scores, curve, found)
+
+
+def everything(folder: Path = RESULTS) -> Iterator[Result]:
+    """All results, in the order of their paths, seeds by number."""
+    paths = folder.glob("*/*/*/seed*.json")
+    for path in sorted(paths, key=lambda p: (p.parts[-4:-1], int(p.stem.removeprefix("seed")))):
+        yield read(path)

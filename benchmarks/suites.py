@@ -1,0 +1,125 @@
+"""What is run for the tables: suites of tasks, and for each task what its score is measured by.
+
+    classic   Gymnasium's small tasks: minutes
+    mujoco1M  the original's seven MuJoCo tasks, Ant and Humanoid, a million steps: hours
+    atari     the original's seven games: `atari2.5M` are the first 2.5M steps of runs of 10M, `atari10M` all of them
+    checks    identities, sequences, several ranks: each has a goal
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+DISCRETE = ("vpg", "npg", "trpo_mpi", "ppo1", "ppo2", "a2c", "acktr", "acer", "deepq")
+CONTINUOUS = ("vpg", "npg", "trpo_mpi", "ppo1", "ppo2", "a2c", "acktr", "ddpg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What `algorithms` are trained in, for `steps` environment steps, with `flags` and `own` ones of each by name.
+
+    `random` is the mean return of random actions and `reference` a return that counts as 1 on the normalised scale
+    where `random` counts as 0; None: the task is on no such scale. `ranks` is the number of a run's processes. `goals`
+    are what the mean over seeds must reach, by algorithm, of the score `by`; see results.KINDS.
+    """
+
+    env: str
+    steps: float
+    algorithms: Sequence[str]
+    random: float | None = None
+    reference: float | None = None
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    own: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    ranks: int = 1
+    goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    by: str = "last100"
+
+    def flags_of(self, algorithm: str) -> dict[str, str]:
+        """The flags of an algorithm's runs."""
+        return {"num_timesteps": f"{self.steps:g}", **self.flags, **self.own.get(algorithm, {})}
+
+
+# random: mean of 100 to 1,000 episodes of random actions (no script kept). reference: the threshold at which Gymnasium
+# calls a task solved, for Pendulum, which has none, the return of the zoo's PPO; on MuJoCo the better one of the
+# original's two table values. Of games both are from Mnih et al. 2015: random actions, a human.
+CLASSIC = {
+    "cartpole": Task("CartPole-v1", 2e5, DISCRETE, 22, 475),
+    "acrobot": Task("Acrobot-v1", 3e5, DISCRETE, -497, -100),
+    "mountaincar": Task("MountainCar-v0", 5e5, DISCRETE, -200, -110),
+    "lunarlander": Task("LunarLander-v3", 1e6, DISCRETE, -182, 200),
+    "pendulum": Task("Pendulum-v1", 3e5, CONTINUOUS, -1241, -172),
+}
+MUJOCO = {
+    "halfcheetah": ("HalfCheetah-v5", -280, 1669), "hopper": ("Hopper-v5", 18, 2316),
+    "inverteddoublependulum": ("InvertedDoublePendulum-v5", 50, 7103),
+    "invertedpendulum": ("InvertedPendulum-v5", 6, 905), "reacher": ("Reacher-v5", -43, -4.82),
+    "swimmer": ("Swimmer-v5", 1, 111), "walker2d": ("Walker2d-v5", 2, 3425), "ant": ("Ant-v5", None, None),
+    "humanoid": ("Humanoid-v5", None, None)}
+GAMES = {"beamrider": (364, 5775), "breakout": (1.7, 31.8), "enduro": (0, 310), "pong": (-20.7, 9.3),
+         "qbert": (164, 13455), "seaquest": (68, 20182), "spaceinvaders": (148, 1652)}
+NAMES = {"beamrider": "BeamRider", "spaceinvaders": "SpaceInvaders"}
+
+
+def atari(steps: float, **flags: str) -> dict[str, Task]:
+    """The seven games, for so many steps."""
+    return {game: Task(f"{NAMES.get(game, game.title())}NoFrameskip-v4", steps, DISCRETE, *scale, flags=flags)
+            for game, scale in GAMES.items()}
+
+
+TOY = "baselines_lite.common.envs.toy_envs:"
+EVALUATED = {"eval_episodes": "100", "eval_deterministic": "false"}
+# How an algorithm is set for the identity tasks.
+BATCH = {"gamma": "0.9", "nsteps": "64", "num_env": "1"}
+IDENTITY = {"vpg": BATCH | {"lr": "3e-3"}, "npg": BATCH | {"step_kl": "0.001", "ent_coef": "0.02"}, "trpo_mpi": BATCH,
+            "ppo1": BATCH, "ppo2": BATCH | {"lr": "linear:1e-3"}, "acktr": BATCH,
+            "a2c": {"gamma": "0.9", "nsteps": "8", "num_env": "1", "lr": "linear:3e-3"},
+            "acer": {"gamma": "0.9", "replay_start": "200", "num_env": "1"}, "deepq": {"gamma": "0.9"},
+            "ddpg": {"gamma": "0.9"}}
+GRADIENT = ("vpg", "npg", "trpo_mpi", "ppo1", "ppo2", "a2c", "acktr")
+
+
+def identity(space: str, algorithms: Sequence[str]) -> Task:
+    """An episode of 100 steps whose rewards are 1 for the action that was seen, or minus its squared distance."""
+    goal = -10 if space == "Box" else 90
+    return Task(f"{TOY}Identity{space}-v0", 3e4, algorithms, flags=EVALUATED, own=IDENTITY,
+                goals=dict.fromkeys(algorithms, goal), by="evaluation")
+
+
+def ranks(env: str, steps: float, number: int, goal: float, own: Mapping[str, Mapping[str, str]], by: str = "last100",
+          **flags: str) -> Task:
+    """A task on several ranks, which share out the batch of one and take as many gradient steps."""
+    return Task(env, steps, tuple(own), flags=flags, own=own, ranks=number, goals=dict.fromkeys(own, goal), by=by)
+
+
+CHECKS = {
+    "identity-discrete": identity("Discrete", (*GRADIENT, "acer", "deepq")),
+    "identity-multidiscrete": identity("MultiDiscrete", GRADIENT),
+    "identity-box": identity("Box", (*GRADIENT, "ddpg")),
+    "identity-multibinary": identity("MultiBinary", ("ppo2",)),
+    "identity-dict": identity("Dict", ("ppo2",)),
+    "sequence-lstm": Task(f"{TOY}FixedSequence-v0", 5e4, ("ppo2", "a2c", "acer"), by="evaluation", flags={
+        **EVALUATED, "network": "lstm", "gamma": "0.9"}, goals=dict.fromkeys(("ppo2", "a2c", "acer"), 3.5), own={
+            "ppo2": {"nsteps": "10", "nminibatches": "1", "lr": "linear:1e-3"},
+            "a2c": {"nsteps": "10", "num_env": "2", "lr": "linear:5e-3"},
+            "acer": {"replay_start": "200", "num_env": "2", "lr": "linear:1e-2"}}),
+    "masked-cartpole": Task(f"{TOY}MaskedCartPole-v1", 3e5, ("ppo2",), goals={"ppo2": 400}, flags={
+        "network": "lstm", "env_type": "classic_control", "nsteps": "128", "normalize_observations": "true",
+        "gamma": "0.98", "lam": "0.8"}),
+    "cartpole-4ranks": ranks("CartPole-v1", 2e5, 4, 475, {
+        alg: {} for alg in ("vpg", "npg", "trpo_mpi", "ppo1")}, num_env="2"),
+    "cartpole-2ranks": ranks("CartPole-v1", 3e5, 2, 450, {
+        "ppo2": {}, "a2c": {"num_env": "4"}, "acktr": {"num_env": "4"}, "acer": {"num_env": "4"},
+        "deepq": {"train_freq": "1", "batch_size": "64", "buffer_size": "50000"}}),
+    "pendulum-2ranks": ranks("Pendulum-v1", 3e4, 2, -180, {"ddpg": {"nsteps": "50", "batch_size": "50"}},
+                             by="evaluation", eval_episodes="20"),
+    "pong-bfloat16": Task("PongNoFrameskip-v4", 2.5e6, ("ppo2",), flags={"dtype": "bfloat16"}, goals={"ppo2": 16}),
+}
+
+SUITES: Mapping[str, Mapping[str, Task]] = {
+    "classic": CLASSIC,
+    "mujoco1M": {name: Task(env, 1e6, CONTINUOUS, *scale) for name, (env, *scale) in MUJOCO.items()},
+    "atari2.5M": atari(2.5e6, schedule_timesteps="1e7"),
+    "atari10M": atari(1e7),
+    "checks": CHECKS,
+}
