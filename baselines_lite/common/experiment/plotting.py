@@ -17,6 +17,8 @@ from matplotlib.figure import Figure  # without pyplot: no display, no global st
 from matplotlib.ticker import EngFormatter
 from scipy.special import stdtrit  # as scipy.stats.t.ppf, without the second that scipy.stats takes to load
 
+from baselines_lite.common.system.errors import counted
+
 Line: TypeAlias = tuple[np.ndarray, np.ndarray]  # (x [E], y [E]) of one run, x never falling
 
 # Okabe and Ito 2008, Color universal design: told apart also by who confuses red and green. Yellow is left out: it is
@@ -155,7 +157,7 @@ def plot_curves(panels: Mapping[str, Mapping[str, Sequence[Line]]], png: str | P
     columns = min(3, math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
     size = (6, 3.6) if len(panels) == 1 else (4.8 * columns, 3.4 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure, drawn, counts = Figure(figsize=size, layout="constrained"), {}, {}
     for place, (title, curves) in enumerate(panels.items(), 1):
         axes = _dressed(figure.add_subplot(rows, columns, place), title, xlabel, window)
         for label, lines in curves.items():
@@ -166,9 +168,12 @@ def plot_curves(panels: Mapping[str, Mapping[str, Sequence[Line]]], png: str | P
             mean = average(lines, band)
             if mean.low is not None:
                 axes.fill_between(mean.x, mean.low, mean.high, color=color, alpha=0.2, linewidth=0)
-            axes.plot(mean.x, mean.mean, color=color, linestyle=dash, linewidth=2,
-                      label=f"{label} ({len(lines)} run{'s' * (len(lines) > 1)})")
-        axes.legend(fontsize="small")
+            drawn[label], = axes.plot(mean.x, mean.mean, color=color, linestyle=dash, linewidth=2)
+            counts.setdefault(label, []).append(len(lines))
+    labels = sorted(drawn)
+    width = max(map(len, labels)) + 14  # letters of an entry, of which an inch has 12
+    figure.legend([drawn[label] for label in labels], [f"{label} ({_runs(counts[label])})" for label in labels],
+                  loc="outside lower center", fontsize="small", ncols=max(1, int(12 * size[0] / width)))
     save(figure, png)
 
 
@@ -177,6 +182,11 @@ def _dressed(axes: Axes, title: str, xlabel: str = "environment steps", window: 
     axes.xaxis.set_major_formatter(EngFormatter(sep="") if "steps" in xlabel else "{x:g}")
     axes.grid(alpha=0.3)
     return axes
+
+
+def _runs(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return counted(low, "run") if low == high else f"{low} to {high} runs"
 
 
 def save(figure: Figure, png: str | Path) -> None:
