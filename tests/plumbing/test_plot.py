@@ -59,8 +59,8 @@ def test_damaged_rows_are_passed_over(tmp_path):
 def test_files_of_the_originals_ranks_are_merged_in_the_order_of_time(tmp_path):
     """Each has a clock of its own. The header's form is that of bench/monitor.py's ResultsWriter."""
     header = "# {} \n"
-    write_monitor(tmp_path / "ppo2-4/0.0.monitor.csv", [(1.0, 10, 5.0), (3.0, 30, 20.0)], 1000.0, header=header)
-    write_monitor(tmp_path / "ppo2-4/1.0.monitor.csv", [(2.0, 20, 5.0)], 1010.0, header=header, env=None)
+    write_monitor(tmp_path / "ppo2-4/0.0.monitor.csv", [(1.0, 10, 5.0), (3.0, 30, 20.0)], 1000.0, header=header, env=None)
+    write_monitor(tmp_path / "ppo2-4/1.0.monitor.csv", [(2.0, 20, 5.0)], 1010.0, header=header)
     run, = find_runs([tmp_path])
     assert (run.algorithm, run.env, run.seed, run.config) == ("ppo2", "CartPole-v1", 4, {})
     np.testing.assert_array_equal(run.returns, [1, 2, 3])
@@ -182,6 +182,11 @@ def test_runs_that_differ_are_told_and_can_be_drawn_apart(main, tmp_path):
     assert main("plot", "a", "b", "--by=alg,env,lr", "--html=page.html").stdout.count("\n") == 1
     labels = [curve["label"] for curve in embedded((tmp_path / "page.html").read_text())["curves"]]
     assert labels == ["ppo2 lr=0.001", "ppo2 lr=0.0001"]
+    write_run(tmp_path / "d", seed=0, lr=1e-3, gamma=0.9)
+    assert main("plot", "a", "d", "--out=f").stdout.splitlines() == [
+        "ppo2 on CartPole-v1 has several runs of one seed, which are no independent samples",
+        "2 runs in 1 environment: f.png"]
+    assert (tmp_path / "f.png").exists()
     assert RunOptions.__dataclass_fields__.keys() >= ASIDE
 
 
@@ -197,7 +202,7 @@ def test_runs_that_differ_are_told_and_can_be_drawn_apart(main, tmp_path):
     (("run", "--html"), "the flag --html needs a value"),
     (("run", "-o"), "unexpected argument '-o': write --NAME=VALUE"),
     (("run", "--out=run/monitor.csv/a.png"), "cannot write 'run/monitor.csv/a.png': File exists: 'run/monitor.csv'"),
-    (("run", "--out=a.jpag"), "cannot write 'a.jpag': Format 'jpag' is not supported"),
+    (("run", "--out=a.jpag"), "unknown format of a picture 'jpag'; did you mean jpg"),
     (("deepq", "--x=hours"), "the log in 'deepq' does not say when its episodes ended: only --x=steps"),
 ])
 def test_bad_input_is_told_in_a_sentence(main, tmp_path, flags, words):

@@ -37,11 +37,13 @@ def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
     numbers. Comments (#) are no rows.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    rows = csv.reader(line for line in lines if not line.startswith("#"))
-    header, found = next(rows, []), []
-    if set(names) <= set(header):
+    lines = [line for line in lines if line and not line.startswith("#")]
+    header, found = next(csv.reader(lines), []), []
+    if len(lines) > 1 and set(names) <= set(header):
         columns = [header.index(name) for name in names]
-        for row in rows:
+        with contextlib.suppress(ValueError):  # a cell that is no number, or none: see below
+            return np.loadtxt(lines[1:], delimiter=",", quotechar='"', comments=None, usecols=columns, ndmin=2)
+        for row in csv.reader(lines[1:]):
             with contextlib.suppress(ValueError, IndexError):
                 found.append([float(row[column] or "nan") for column in columns])
     return np.array(found, dtype=np.float64).reshape(-1, len(names))
