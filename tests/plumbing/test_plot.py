@@ -12,7 +12,7 @@ import scipy.stats
 from baselines_lite.common.experiment import plotting
 from baselines_lite.common.experiment.config import RunOptions
 from baselines_lite.common.system.errors import UserError
-from baselines_lite.runs.curves import ASIDE
+from baselines_lite.runs.curves import ASIDE, lines
 from baselines_lite.runs.logs import find_runs, read_run
 from tests.conftest import ROOT
 
@@ -58,9 +58,9 @@ def test_damaged_rows_are_passed_over(tmp_path):
 
 def test_files_of_the_originals_ranks_are_merged_in_the_order_of_time(tmp_path):
     """Each has a clock of its own. The header's form is that of bench/monitor.py's ResultsWriter."""
-    header = "# {} \n"
-    write_monitor(tmp_path / "ppo2-4/0.0.monitor.csv", [(1.0, 10, 5.0), (3.0, 30, 20.0)], 1000.0, header=header, env=None)
-    write_monitor(tmp_path / "ppo2-4/1.0.monitor.csv", [(2.0, 20, 5.0)], 1010.0, header=header)
+    files = {name: tmp_path / f"ppo2-4/{name}.0.monitor.csv" for name in (0, 1)}
+    write_monitor(files[0], [(1.0, 10, 5.0), (3.0, 30, 20.0)], 1000.0, env=None, header="# {} \n")
+    write_monitor(files[1], [(2.0, 20, 5.0)], 1010.0, header="# {} \n")
     run, = find_runs([tmp_path])
     assert (run.algorithm, run.env, run.seed, run.config) == ("ppo2", "CartPole-v1", 4, {})
     np.testing.assert_array_equal(run.returns, [1, 2, 3])
@@ -91,10 +91,11 @@ def test_files_of_stable_baselines3(tmp_path):
     ("rollout/ep_rew_mean,time/time_elapsed,time/total_timesteps", "7.5,3600,100", 1.0),
 ])
 def test_a_run_without_monitor_files_has_the_means_of_progress(tmp_path, header, row, clock):
-    (tmp_path / "progress.csv").write_text(f"{header}\n{row}\n")
+    (tmp_path / "progress.csv").write_text(f"{header}\n{row}\n{row.replace('7.5', '9.5')}\n")
     run = read_run(tmp_path)
     np.testing.assert_array_equal([run.steps[0], run.returns[0], run.hours[0]], [100, 7.5, clock])
     assert run.averaged
+    np.testing.assert_array_equal(lines([run], "steps", 100)[0][1], [7.5, 9.5])  # they are not smoothed once more
 
 
 def test_runs_are_found_at_any_depth_each_once(tmp_path):
@@ -109,22 +110,22 @@ def test_runs_are_found_at_any_depth_each_once(tmp_path):
 
 def test_means_and_bands(monkeypatch):
     monkeypatch.setattr(plotting, "POINTS", 3)
-    lines = [(np.array([0.0, 10.0]), np.array([0.0, 10.0]) + c) for c in (1.0, 2.0, 4.0, 8.0)]
-    assert plotting.average(lines, "ci").low is None
-    np.testing.assert_allclose([y[0] for _, y in plotting.single_lines(lines, "ci")], [1, 2, 4, 8])
-    lines.append((np.array([2.0, 6.0]), np.array([2.0, 6.0])))
-    mean = plotting.average(lines, "ci")
+    runs = [(np.array([0.0, 10.0]), np.array([0.0, 10.0]) + c) for c in (1.0, 2.0, 4.0, 8.0)]
+    assert plotting.average(runs, "ci").low is None
+    np.testing.assert_allclose([y[0] for _, y in plotting.single_lines(runs, "ci")], [1, 2, 4, 8])
+    runs.append((np.array([2.0, 6.0]), np.array([2.0, 6.0])))
+    mean = plotting.average(runs, "ci")
     np.testing.assert_allclose([mean.x, mean.mean], [[2, 4, 6], [5, 7, 9]])  # where all five are
     values = np.array([3.0, 4, 6, 10, 2])
     low, high = scipy.stats.t.interval(0.95, 4, values.mean(), scipy.stats.sem(values))
     np.testing.assert_allclose([mean.low[0], mean.high[0]], [low, high])
-    assert plotting.single_lines(lines, "ci") == []
-    mean = plotting.average(lines, "std")
+    assert plotting.single_lines(runs, "ci") == []
+    mean = plotting.average(runs, "std")
     np.testing.assert_allclose(mean.high - mean.mean, values.std(ddof=1))
-    mean = plotting.average(lines, "minmax")
+    mean = plotting.average(runs, "minmax")
     np.testing.assert_allclose([mean.low[0], mean.high[0]], [2, 10])
-    assert plotting.average(lines, "none").low is None and plotting.average(lines[:1], "std").low is None
-    assert len(plotting.average([*lines, (np.array([20.0, 30.0]), np.zeros(2))], "ci").x) == 0  # no x is in all
+    assert plotting.average(runs, "none").low is None and plotting.average(runs[:1], "std").low is None
+    assert len(plotting.average([*runs, (np.array([20.0, 30.0]), np.zeros(2))], "ci").x) == 0  # no x is in all
 
 
 def test_a_label_looks_the_same_wherever_it_is_and_unlike_all_others():
