@@ -59,8 +59,8 @@ def remarks(groups: Groups, by: Sequence[str], x: str) -> list[str]:
             shortest, longest = (f(runs, key=lambda run: getattr(run, x)[-1]) for f in (min, max))
             ends = [getattr(run, x)[-1] for run in (shortest, longest)]
             if ends[0] < 0.9 * ends[1]:
-                found.append(f"{label} on {env} ends at {ends[0]:,.4g} {x} of {ends[1]:,.4g}: there ends "
-                             f"{str(shortest.folder)!r}")
+                at, of = (f"{end:,.0f}" if x == "steps" else f"{end:.3g}" for end in ends)
+                found.append(f"{label} on {env} ends at {at} {x} of {of}: there ends {str(shortest.folder)!r}")
     if names:
         names = sorted(names)
         found.append(f"runs of one curve differ in {', '.join(names)}: --by={','.join([*by, *names])} draws them apart")

@@ -25,9 +25,9 @@ def write_monitor(path, episodes, t_start=0.0, env="CartPole-v1", columns=(), he
                     + "\n".join([",".join(["r", "l", "t", *columns]), *rows, end]))
 
 
-def write_run(folder, alg="ppo2", env="CartPole-v1", seed=0, episodes=30, reward=1.0, **config):
-    """A log of ours, of episodes of 10 steps and one second."""
-    write_monitor(folder / "monitor.csv", [(reward * i, 10, float(i)) for i in range(episodes)], env=env)
+def write_run(folder, alg="ppo2", env="CartPole-v1", seed=0, episodes=30, reward=1.0, length=10, **config):
+    """A log of ours, of episodes of that length and one second."""
+    write_monitor(folder / "monitor.csv", [(reward * i, length, float(i)) for i in range(episodes)], env=env)
     (folder / "config.json").write_text(json.dumps(
         {"algorithm": alg, "env": env, "run": {"seed": seed, "log_path": str(folder)}, "config": config, "ranks": 2}))
     return folder
@@ -174,6 +174,9 @@ def test_without_plotly_there_is_the_picture_and_a_sentence(main, tmp_path, miss
 def test_runs_that_differ_are_told_and_can_be_drawn_apart(main, tmp_path):
     write_run(tmp_path / "a", seed=0, lr=1e-3, gamma=0.9)
     write_run(tmp_path / "b", seed=1, lr=1e-4, gamma=0.9, episodes=10)
+    write_run(tmp_path / "e", alg="vpg", episodes=20, length=100_000)
+    write_run(tmp_path / "e2", alg="vpg", seed=1, episodes=10, length=100_000)
+    assert "ends at 1,000,000 steps of 2,000,000: there ends 'e2'" in main("plot", "e", "e2").stdout
     write_monitor(tmp_path / "c/monitor.csv", [])
     done = main("plot", "a", "b", "c", "--html=page.html")
     assert done.stdout.splitlines()[:3] == [
