@@ -16,6 +16,7 @@ EXTRAS = {
     "mujoco": ["gymnasium[mujoco]>=1.2.1,<1.5", "mujoco>=3.2.5,<5"],
     "video": ["moviepy>=2.1,<3", "pygame>=2.1.3,<3"],
     "tensorboard": ["tensorboard>=2.20,<3"],
+    "plot": ["plotly>=6,<8"],
     "test": ["pytest>=8.0,<10", "pytest-xdist>=3.4,<4", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }

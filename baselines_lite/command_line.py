@@ -2,6 +2,7 @@
 
     python run.py --alg=ppo2 --env=CartPole-v1 --num_timesteps=1e5
     python run.py --load_path=model.safetensors --play
+    python run.py plot runs/
 
 `-` and `_` are interchangeable in flags. Flags are parsed by the types of the configuration, never evaluated.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib
 import os
 import re
 import sys
@@ -26,6 +28,8 @@ from baselines_lite.common.system.errors import UserError, unknown
 from baselines_lite.common.system.folders import own_folder, remove_unused, unused
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
 from baselines_lite.common.system.options import convert, option, option_table, override, rules_of
+
+COMMANDS = {"plot": "baselines_lite.runs.plot"}  # the first argument -> a module with main(arguments) -> exit status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     That is 0, 2 after bad input (one sentence on stderr), or 128 + signal where a signal has stopped the training.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         comm = get_comm()
         with comm.guarded():
-            flags, command = comm.together(lambda: understood(sys.argv[1:] if arguments is None else arguments))
+            if arguments and arguments[0] in COMMANDS:
+                return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+            flags, command = comm.together(lambda: understood(arguments))
             options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
             plays = command.play and "load_path" in flags and "num_timesteps" not in flags
             if comm.broadcast(command.version or command.help or plays):
@@ -83,8 +90,11 @@ def answer(options: dict[str, Any], command: CommandOptions, flags: dict[str, st
         play(options, command, flags)
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str | None]:
-    """`--name=value` and `--name value` as names and texts, a bare `--name` as a name and None. Raises UserError."""
+def parse(arguments: Sequence[str], others: list[str] | None = None) -> dict[str, str | None]:
+    """`--name=value` and `--name value` as names and texts, a bare `--name` as a name and None.
+
+    Arguments that are no flags are added to `others`. Raises UserError, also for these where nobody takes them.
+    """
     flags: dict[str, str | None] = {}
     rest = list(arguments)
     while rest:
@@ -92,7 +102,10 @@ def parse(arguments: Sequence[str]) -> dict[str, str | None]:
         if argument == "-h":
             argument = "--help"
         if not re.match(r"--[A-Za-z]", argument):
-            raise UserError(f"unexpected argument {argument!r}: write --NAME=VALUE")
+            if others is None or argument.startswith("-"):
+                raise UserError(f"unexpected argument {argument!r}: write --NAME=VALUE")
+            others.append(argument)
+            continue
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         if not equals:
@@ -266,7 +279,8 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
         rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
         rest += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
     usage = ["usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
-             "       python run.py --load_path=FILE --play"]
+             "       python run.py --load_path=FILE --play",
+             f"       python run.py {'|'.join(COMMANDS)} ...   (--help after it lists its flags)"]
     return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
 
 

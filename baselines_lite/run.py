@@ -19,8 +19,8 @@ STATUS = 128 + signal.SIGINT
 _stderr: int | None = None  # the terminal, also while others' messages are kept away from it: see tf_setup.quiet
 
 
-def console() -> None:
-    """The installed command `baselines-lite`, run.py and `python -m baselines_lite.run`.
+def console(*first: str) -> None:
+    """The installed command `baselines-lite`, run.py and `python -m baselines_lite.run`; `first` go before the rest.
 
     Modules of the current folder can be named, from wherever the command is started.
     """
@@ -34,7 +34,7 @@ def console() -> None:
     from baselines_lite.command_line import main
 
     try:
-        status = main()
+        status = main([*first, *sys.argv[1:]])
     except KeyboardInterrupt:  # by a second Ctrl-C in training
         end_at_once()
     sys.exit(status)

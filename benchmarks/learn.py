@@ -227,7 +227,7 @@ def summarise(alg: str, name: str, scores: dict[int, float], results: Path, comm
         data = np.genfromtxt(results / f"seed{seed}.csv", delimiter=",", names=True)
         data = data[~np.isnan(data["eprewmean"])]
         curves.append((data["total_timesteps"], data["eprewmean"]))
-    plot_curves({alg: curves}, results / "curve.png", task.env)
+    plot_curves({task.env: {alg: curves}}, results / "curve.png")
     milestones = [{"steps": steps, "target": target, "scores": [float(y[x <= steps][-1]) for x, y in curves]}
                   for steps, target in task.milestones]
     found = list(scores.values())

@@ -429,7 +429,7 @@ def episodes_by_step(name):
 
 @uncompiled
 def ranks_share_a_default_folder():
-    """Without --log_path rank 0 names one folder for all; a second run at that time gets another."""
+    """Without --log_path rank 0 names one folder for all; a second run at that time gets another. Rank 0 plots them."""
     import contextlib
     import os
     import tempfile
@@ -442,6 +442,8 @@ def ranks_share_a_default_folder():
         for _ in range(2):
             assert command_line.main(flags) == 0
         assert comm.gather(sorted(os.listdir("runs"))) == [["ppo2-CartPole-v1-by-0", "ppo2-CartPole-v1-by-0-2"]] * 2
+        assert command_line.main(["plot", "runs", f"--out={comm.rank}.png"]) == 0
+        assert comm.gather(sorted(os.listdir())) == [["0.png", "runs"]] * 2
 
 
 @uncompiled

@@ -38,6 +38,12 @@ def test_rooms_import_from_the_floors_below():
             assert inner[0] == room or FLOORS[inner[0]] < FLOORS[room], (path, name)
 
 
+def test_what_is_done_with_runs_stands_above_common():
+    below = ("baselines_lite.common.", "baselines_lite.runs.", "baselines_lite.command_line")
+    for path in (PACKAGE / "runs").glob("*.py"):
+        assert all(name.startswith(below) for name in modules_of(path)), path
+
+
 def test_no_module_imports_itself_by_way_of_others():
     found = {".".join(path.relative_to(ROOT).with_suffix("").parts): set(modules_of(path))
              for path in PACKAGE.rglob("*.py")}

@@ -139,7 +139,7 @@ class Report:
                     else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
         if self.log_path is not None:
             curve = self.log_path / "curve.png"
-            plot_run(self.log_path / "monitor.csv", curve, f"{self.algorithm} on {self.env_name}")
+            plot_run(self.log_path, curve, f"{self.algorithm} on {self.env_name}")
             lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
         if self.save_path:
             lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
