@@ -37,7 +37,7 @@ $(READY): setup.py
 	  exit 2; \
 	fi; \
 	echo "setting up $(VENV) with $$($$found --version): a minute or two, once"; \
-	$$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mpi,mujoco,video,tensorboard,plot,test]'
+	$$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mpi,mujoco,video,tensorboard,plot,benchmark,test]'
 	@touch $(READY)
 
 clean:

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import html
 import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from baselines_lite.common.experiment.plotting import looks, plot_curves, save
 from benchmarks.results import KINDS, RESULTS, Result, everything
 from benchmarks.suites import SUITES, Task
 
@@ -30,8 +29,6 @@ HERE = Path(__file__).resolve().parent
 ENOUGH = 5  # seeds, from which on there is an interval
 ACROSS = 3  # seeds, from which on there are figures across tasks
 RESAMPLES = 2000
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F",
-           "#8C564B")  # Okabe and Ito's, and two more
 
 Runs = Mapping[str, Mapping[str, Sequence[Result]]]  # by task and algorithm
 
@@ -214,59 +211,30 @@ def overview(suites: Mapping[str, Runs]) -> str:
     return "\n\n".join(part.strip() for part in text) + "\n"
 
 
-def panels(names: Sequence[str], height: float) -> tuple[Figure, dict[str, Any]]:
-    """A figure with a place for each name, three in a row."""
-    wide = min(3, len(names))
-    high = -(-len(names) // wide)
-    figure = Figure(figsize=(4.2 * wide, height * high), layout="constrained")
-    grid = figure.subplots(high, wide, squeeze=False)
-    for empty in grid.flat[len(names):]:
-        empty.axis("off")
-    return figure, dict(zip(names, grid.flat))
-
-
-def colours(runs: Runs) -> dict[str, str]:
-    """A colour for each algorithm."""
-    algorithms = sorted({alg for by_alg in runs.values() for alg in by_alg})
-    return {alg: COLOURS[i % len(COLOURS)] for i, alg in enumerate(algorithms)}
-
-
 def draw_curves(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
     """Mean curves, with intervals from five seeds on, else with each seed's."""
-    figure, places = panels([name for name in tasks if name in runs], 3.0)
-    colour = colours(runs)
-    for name, axes in places.items():
-        for alg, results in runs[name].items():
-            end = min(r.curve[0, -1] for r in results)
-            grid = np.linspace(max(r.curve[0, 0] for r in results), end, 200)
-            lines = np.array([np.interp(grid, r.curve[0], r.curve[2]) for r in results])
-            axes.plot(grid, lines.mean(axis=0), color=colour[alg], linewidth=1.8, label=alg)
-            spans = np.array([interval(column) or (np.nan, np.nan) for column in lines.T])
-            if len(results) >= ENOUGH:
-                axes.fill_between(grid, *spans.T, color=colour[alg], alpha=0.2, linewidth=0)
-            else:
-                axes.plot(grid, lines.T, color=colour[alg], linewidth=0.6, alpha=0.5)
-        finish(axes, tasks[name].env, "environment steps", "return, last 100 episodes")
-    legend(figure, colour)
-    figure.savefig(png, dpi=90)
+    plot_curves({tasks[name].env: {alg: [(r.curve[0], r.curve[2]) for r in own] for alg, own in runs[name].items()}
+                 for name in tasks if name in runs}, png)
 
 
 def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
     """Each seed's score as a point, and mean and interval."""
-    figure, places = panels([name for name in tasks if name in runs], 2.4)
-    colour = colours(runs)
-    for name, axes in places.items():
+    names = [name for name in tasks if name in runs]
+    wide = min(3, len(names))
+    high = -(-len(names) // wide)
+    figure = Figure(figsize=(4.8 * wide, (0.8 + 0.3 * max(map(len, runs.values()))) * high), layout="constrained")
+    look = looks(alg for by_alg in runs.values() for alg in by_alg)
+    for place, name in enumerate(names, 1):
+        axes = figure.add_subplot(high, wide, place)
         for row, (alg, results) in enumerate(runs[name].items()):
-            scores = scores_of(results, "last100")
-            axes.plot(scores, np.full(len(scores), row), "o", color=colour[alg], markersize=4, alpha=0.5)
-            span = interval(scores)
-            if span:
-                axes.plot(span, (row, row), color=colour[alg], linewidth=2)
-            axes.plot(scores.mean(), row, "|", color=colour[alg], markersize=14, markeredgewidth=2)
-        axes.set(yticks=range(len(runs[name])), yticklabels=list(runs[name]))
-        axes.margins(y=0.3)
-        finish(axes, tasks[name].env, "last 100 episodes of training", "")
-    figure.savefig(png, dpi=90)
+            scores, color = scores_of(results, "last100"), look[alg][0]
+            axes.plot(scores, np.full(len(scores), row), "o", color=color, markersize=4, alpha=0.5)
+            axes.plot(interval(scores) or (), (row, row)[: 2 * (len(scores) >= ENOUGH)], color=color, linewidth=2)
+            axes.plot(scores.mean(), row, "|", color=color, markersize=12, markeredgewidth=2)
+        axes.set(title=tasks[name].env, xlabel="last 100 episodes of training", yticks=range(len(runs[name])),
+                 yticklabels=list(runs[name]), ylim=(len(runs[name]) - 0.5, -0.5))
+        axes.grid(alpha=0.3)
+    save(figure, png)
 
 
 def draw_profile(scores: Mapping[str, np.ndarray], png: Path) -> None:
@@ -276,30 +244,15 @@ def draw_profile(scores: Mapping[str, np.ndarray], png: Path) -> None:
     top = max(1.0, max(np.quantile(x, 0.95) for x in scores.values()))
     taus = np.linspace(min(0.0, min(x.min() for x in scores.values())), top, 101)
     lines, spans = library.create_performance_profile(dict(scores), taus, reps=RESAMPLES)
-    figure, places = panels(["profile"], 3.4)
-    for (alg, line), colour in zip(lines.items(), COLOURS):
-        places["profile"].plot(taus, line, color=colour, label=alg)
-        places["profile"].fill_between(taus, *spans[alg], color=colour, alpha=0.15, linewidth=0)
-    finish(places["profile"], "", "normalised score", "fraction of runs above it")
-    places["profile"].legend(fontsize=8)
-    figure.savefig(png, dpi=90)
-
-
-def finish(axes: Any, title: str, x: str, y: str) -> None:
-    """Words and grid of a panel."""
-    axes.set(title=title, xlabel=x, ylabel=y)
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes, look = figure.add_subplot(), looks(scores)
+    for alg, line in lines.items():
+        axes.plot(taus, line, color=look[alg][0], label=alg)
+        axes.fill_between(taus, *spans[alg], color=look[alg][0], alpha=0.15, linewidth=0)
+    axes.set(xlabel="normalised score", ylabel="fraction of runs above it")
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if x == "environment steps":
-        axes.xaxis.set_major_formatter(lambda value, _: steps(value) if value else "0")
-
-
-def legend(figure: Figure, colour: Mapping[str, str]) -> None:
-    """One legend for all panels."""
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], color=c, linewidth=2) for c in colour.values()]
-    figure.legend(lines, list(colour), loc="outside upper center", ncols=5, frameon=False)
+    save(figure, png)
 
 
 def interactive(results: Sequence[Result]) -> str:
@@ -313,7 +266,7 @@ def interactive(results: Sequence[Result]) -> str:
              "evaluations": r.evaluations.T.tolist()} for r in results]
     text = (HERE / "page.html").read_text()
     parts = {"PLOTLY": get_plotlyjs(), "DATA": json.dumps(data).replace("</", "<\\/"),
-             "COLOURS": json.dumps(COLOURS), "MADE": html.escape("python -m benchmarks.report")}
+             "LOOKS": json.dumps(looks(r.algorithm for r in results))}
     for name, part in parts.items():
         text = text.replace(f"/*{name}*/", part)
     return text

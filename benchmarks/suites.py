@@ -51,10 +51,10 @@ CLASSIC = {
     "pendulum": Task("Pendulum-v1", 3e5, CONTINUOUS, -1241, -172),
 }
 MUJOCO = {
-    "halfcheetah": ("HalfCheetah-v5", -280, 1669), "hopper": ("Hopper-v5", 18, 2316),
-    "inverteddoublependulum": ("InvertedDoublePendulum-v5", 50, 7103),
-    "invertedpendulum": ("InvertedPendulum-v5", 6, 905), "reacher": ("Reacher-v5", -43, -4.82),
-    "swimmer": ("Swimmer-v5", 1, 111), "walker2d": ("Walker2d-v5", 2, 3425), "ant": ("Ant-v5", None, None),
+    "halfcheetah": ("HalfCheetah-v5", -282, 1669), "hopper": ("Hopper-v5", 18, 2316),
+    "inverteddoublependulum": ("InvertedDoublePendulum-v5", 47, 7103),
+    "invertedpendulum": ("InvertedPendulum-v5", 5.1, 905), "reacher": ("Reacher-v5", -42.8, -4.82),
+    "swimmer": ("Swimmer-v5", 0.8, 111), "walker2d": ("Walker2d-v5", 1.9, 3425), "ant": ("Ant-v5", None, None),
     "humanoid": ("Humanoid-v5", None, None)}
 GAMES = {"beamrider": (364, 5775), "breakout": (1.7, 31.8), "enduro": (0, 310), "pong": (-20.7, 9.3),
          "qbert": (164, 13455), "seaquest": (68, 20182), "spaceinvaders": (148, 1652)}

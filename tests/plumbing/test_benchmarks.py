@@ -1,0 +1,111 @@
+"""The suites can be run, and the report says what the results' files say."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from benchmarks import report, results, suites
+from benchmarks.results import Result, curve_of, scores_of
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Results of three algorithms on two tasks: five seeds of the first two, three of the third."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    rng = np.random.default_rng(0)
+    for task, low, high in (("cartpole", 20, 480), ("acrobot", -500, -90)):
+        for alg, seeds in (("ppo2", 5), ("a2c", 5), ("deepq", 3)):
+            for seed in range(seeds):
+                steps = np.cumsum(rng.integers(50, 200, 300))
+                returns = np.linspace(low, high, 300) + rng.normal(0, 10, 300)
+                evaluations = np.stack([np.linspace(1e4, 2e5, 20), np.linspace(low, high, 20)[::-1]], axis=1)
+                facts = {"command": f"baselines-lite --alg={alg} --seed={seed}", "commit": "0123456789", "code": "c",
+                         "dirty": alg == "a2c", "seconds": 90.0}
+                Result("classic", task, alg, seed, facts, scores_of(returns, evaluations),
+                       curve_of(steps, steps / 1e6, returns), evaluations).write()
+    return tmp_path
+
+
+def test_scores():
+    returns, evaluations = np.arange(200.0), np.array([[1.0, 5.0], [2.0, 9.0], [3.0, 7.0]])
+    assert scores_of(returns, evaluations) == {"last100": 149.5, "training": 99.5, "evaluation": 7.0, "maximum": 9.0}
+    assert scores_of(returns[:3], evaluations[:0]) == {"last100": 1.0, "training": 1.0}
+
+
+def test_a_curve_is_the_mean_of_the_last_hundred_at_few_points():
+    returns = np.arange(1000.0)
+    steps, hours, values = curve_of(np.arange(1, 1001) * 10, np.arange(1000) / 100, returns)
+    assert len(steps) <= results.POINTS and steps[0] == 10 and steps[-1] == 10_000
+    row = len(steps) // 2
+    episode = int(steps[row] // 10) - 1
+    assert values[row] == returns[episode - 99 : episode + 1].mean() and hours[row] == episode / 100
+
+
+def test_the_area_is_the_mean_over_steps():
+    curve = np.array([[0.0, 100.0, 400.0], [0, 0, 0], [0.0, 0.0, 6.0]])
+    result = Result("s", "t", "a", 0, {}, {}, curve, np.empty((0, 2)))
+    assert result.area == pytest.approx(300 * 3 / 400)
+
+
+def test_an_interval_takes_five_seeds():
+    assert report.interval(np.arange(4.0)) is None
+    low, high = report.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert (low, high) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-3)  # t_4 = 2.7764, deviation 1.5811 / sqrt(5)
+
+
+def test_what_is_written_is_what_is_read(written):
+    found = list(results.everything(written))
+    assert len(found) == 26 and [r.seed for r in found[:5]] == [0, 1, 2, 3, 4]
+    again = found[0]
+    again.write()
+    (same,) = [r for r in results.everything(written) if r.folder == again.folder and r.seed == again.seed]
+    np.testing.assert_array_equal(same.curve, again.curve)
+    assert same.scores == again.scores and same.facts == again.facts
+
+
+def test_the_report(written):
+    assert report.main(["--results", str(written)]) == 0
+    assert report.main(["--results", str(written), "--check"]) == 0  # the same again, bootstrap and all
+    page = (written / "classic/README.md").read_text()
+    scores = np.array([r.scores["last100"] for r in results.everything(written)
+                       if (r.task, r.algorithm) == ("cartpole", "ppo2")])
+    row = next(line for line in page.splitlines() if line.startswith("| ppo2 | 5 | "))
+    assert row.split(" | ")[2].startswith(f"{scores.mean():.1f} (") and " to " in row.split(" | ")[2]
+    few = next(line for line in page.splitlines() if line.startswith("| deepq | 3 | "))
+    assert few.split(" | ")[2].count(", ") == 2 and " to " not in few.split(" | ")[2]
+    assert "0123456+ |" in page, "what came of changes that no commit has is marked"
+    assert "| last 100 episodes of training | ppo (cleanrl ppo.py) | 490.0" in page
+    assert "| last evaluation | ppo | 500.0" in page, "each kind is compared with its own"
+    across = page[page.index("## Across tasks"):]
+    assert "| ppo2 | 5 x 2 | " in across and "| deepq | 3 x 2 | " in across
+    for name in ("curves.png", "scores.png", "profile.png"):
+        assert (written / "classic" / name).read_bytes().startswith(b"\x89PNG")
+    edited = next(written.glob("classic/cartpole/ppo2/seed0.json"))
+    edited.write_text(edited.read_text().replace('"last100": ', '"last100": 1'))
+    assert report.main(["--results", str(written), "--check"]) == 1
+
+
+def test_the_page_in_a_browser(written, tmp_path):
+    """It needs no network, and shows the first suite's first task when it opens."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium here")
+    report.main(["--results", str(written)])
+    page = (written / "page.html").read_text()
+    assert "src=" not in page.partition("<script>")[0] and "/*DATA*/" not in page
+    shown = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/p",
+                            "--virtual-time-budget=10000", "--dump-dom", f"file://{written}/page.html"],
+                           capture_output=True, text=True).stdout
+    assert "Acrobot-v1</h2>" in shown and "ppo2 (5)" in shown
+    assert shown.count("<td>baselines-lite --alg=") == 13
+
+
+def test_published_scores_are_of_tasks_that_are_run():
+    envs = {task.env for suite in suites.SUITES.values() for task in suite.values()}
+    for name, suite in suites.SUITES.items():
+        for task in suite.values():
+            assert all(row["kind"] in results.KINDS and row["env"] in envs
+                       for row in report.published(name, task, task.algorithms))
+    assert report.published("mujoco1M", suites.SUITES["mujoco1M"]["hopper"], ["ppo2"])
