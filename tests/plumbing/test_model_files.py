@@ -20,6 +20,7 @@ from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
 from baselines_lite.common.policies.model_file import load_into
 from baselines_lite.common.policies.q_policy import QPolicy
+from tests import MUTANTS
 
 VECTOR, CHOICE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(3)
 PICTURE = gym.spaces.Box(0, 255, (4, 9, 9), np.uint8)
@@ -361,7 +362,7 @@ def test_a_fuzz(saved, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     rng, results, modules = np.random.default_rng(0), Counter(), set(sys.modules)
     before = {kind: [np.array(value) for value in policy.contents().values()] for kind, (policy, _) in saved.items()}
-    for i in range(2000):
+    for i in range(MUTANTS or 2000):
         kind = list(POLICIES)[i % len(POLICIES)]
         policy, data = saved[kind]
         mutate = (mutate_metadata, mutate_header, mutate_bytes, truncate, mutate_metadata, mutate_numbers)[i // 6 % 6]
