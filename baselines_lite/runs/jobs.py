@@ -14,7 +14,7 @@ import shlex
 import shutil
 import site
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,12 @@ class Job:
         if name != whole or "-" in self.alg or name.count("=") != len(parts) - 2:  # it could be another one's
             name += f"-{hashlib.sha256(json.dumps([self.key | {'seed': None}]).encode()).hexdigest()[:8]}"
         return f"{name}/seed{self.seed}"
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that its environment and network are from, where these name one."""
+        named = (text.rpartition(":") for text in (self.env, self.flags.get("network", "")))
+        return tuple(module for module, colon, _ in named if colon)
 
     @property
     def arguments(self) -> list[str]:
@@ -164,7 +170,10 @@ def parts_imported(path: Path) -> Iterator[str]:
         yield from (name.split(".")[1] for name in names if name.startswith("baselines_lite."))
 
 
-def code_of_job(job: Job) -> dict[str, Any]:
-    """The code of a job's run: its algorithm's, with the modules that its flags name."""
-    named = (text.partition(":") for text in (job.env, job.flags.get("network", "")))
-    return code_of(job.alg, [module for module, colon, _ in named if colon])
+def codes_of(jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
+    """The code of each of the jobs as it is now, by the job's name."""
+    found: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
+    for job in jobs:
+        if (job.alg, job.modules) not in found:
+            found[job.alg, job.modules] = code_of(job.alg, job.modules)
+    return {job.name: found[job.alg, job.modules] for job in jobs}

@@ -27,14 +27,13 @@ from baselines_lite.command_line import now
 from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.folders import held, own_folder
 from baselines_lite.common.system.stop_signals import STOP
-from baselines_lite.runs.jobs import Job, code_of_job, environment, mpirun
+from baselines_lite.runs.jobs import Job, code_of, codes_of, environment, mpirun
 
 LAST = 100  # training episodes whose mean return is a run's score
 # Executes a command that ends when the process that started it does, however that ends: PR_SET_PDEATHSIG of Linux.
 # Of mpirun too, with which its ranks end. Not by Popen's preexec_fn, which is not safe beside the threads of libraries.
-TIED = ("import ctypes, os, sys; parent, *command = sys.argv[1:]; "
-        "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9); "
-        "os.getppid() == int(parent) and os.execv(command[0], command)")
+TIED = ("import ctypes, os, sys; _, parent, *command = sys.argv; ctypes.CDLL(None).prctl(1, 9); "
+        "os.getppid() == int(parent) and os.execvp(command[0], command)")
 
 
 def state_of(job: Job, out: Path, code: Mapping[str, Any]) -> str:
@@ -100,7 +99,8 @@ class Runner:
         The first signal is passed on to the runs, which write a checkpoint and end; the second one kills them.
         """
         with self._signals():
-            todo = [job for job in self.jobs if state_of(job, self.out, code_of_job(job)) != "done"]
+            codes = codes_of(self.jobs)
+            todo = [job for job in self.jobs if state_of(job, self.out, codes[job.name]) != "done"]
             self.done = {job.name for job in self.jobs} - {job.name for job in todo}
             self._before = {job.name: steps_done(self.out / job.name) for job in todo}
             self._total = sum(self.steps[job.name] - self._before[job.name] for job in todo)
@@ -128,11 +128,14 @@ class Runner:
         while self.running or (todo and not self.came):
             while todo and len(self.running) < self.at_once and not self.came:
                 self._start(todo.popleft())
-            for each in self.running:
-                if each.told < len(self.came):
-                    # SIGTERM, whatever came: a shell has SIGINT ignored by what it starts in the background.
-                    each.process.send_signal(signal.SIGTERM if len(self.came) == 1 else signal.SIGKILL)
-                    each.told = len(self.came)
+            untold = [each for each in self.running if each.told < len(self.came)]
+            if untold and len(self.came) == 1:
+                say(f"{signal.Signals(self.came[0]).name}: {counted(len(untold), 'run')} will end after the present "
+                    "update; a second signal kills what runs")
+            for each in untold:
+                # SIGTERM, whatever came: a shell has SIGINT ignored by what it starts in the background.
+                each.process.send_signal(signal.SIGTERM if len(self.came) == 1 else signal.SIGKILL)
+                each.told = len(self.came)
             for each in [each for each in self.running if each.process.poll() is not None]:
                 self._finish(each)
             if not self._bar.disable:
@@ -150,7 +153,7 @@ class Runner:
             except UserError as error:
                 self.taken[job.name] = str(error)
                 return
-            code = code_of_job(job)  # as it is now
+            code = code_of(job.alg, job.modules)  # as it is now
             state = state_of(job, self.out, code)
             if state == "done":
                 self.done.add(job.name)
@@ -160,8 +163,9 @@ class Runner:
             folder.mkdir(exist_ok=True)
             write_json(folder / "job.json", {"job": job.key, "command": job.command, "code": code})
             output = hold.enter_context((folder / "output.txt").open("a"))
-            process = subprocess.Popen([sys.executable, "-c", TIED, str(os.getpid()), *job.launched(folder, self.cores)],
-                                       stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(),
+            tied = [sys.executable, "-c", TIED, str(os.getpid())] if sys.platform == "linux" else []
+            process = subprocess.Popen([*tied, *job.launched(folder, self.cores)], stdin=subprocess.DEVNULL,
+                                       stdout=output, stderr=output, env=environment(),
                                        start_new_session=True)  # else a terminal would send it Ctrl-C too
             self.running.append(Running(job, code, folder, process, hold.pop_all()))
 
@@ -209,9 +213,6 @@ class Runner:
         """Within the block, the signals STOP are noted in `came`."""
         def note(number: int, frame: object) -> None:
             self.came.append(number)
-            if len(self.came) == 1:
-                os.write(1, f"\n{signal.Signals(number).name}: the runs end after their present updates; a second one "
-                            "kills them\n".encode())
 
         before = {number: signal.signal(number, note) for number in STOP if signal.getsignal(number) != signal.SIG_IGN}
         try:
@@ -230,8 +231,9 @@ class Runner:
         if self.failed:
             say(f"{counted(len(self.failed), 'run')} of {len(self.jobs)} failed; the same command tries "
                 f"{'it' if len(self.failed) == 1 else 'them'} again")
+        codes = codes_of(self.jobs)
         old = [job for job in self.jobs if job.name in self.done
-               and state_of(job, self.out, code_of_job(job)) != "done"]
+               and state_of(job, self.out, codes[job.name]) != "done"]
         if old:
             say(f"the code was changed meanwhile: {counted(len(old), 'result')} of {len(self.jobs)} "
                 f"{'is' if len(old) == 1 else 'are'} of what it was before; the same command makes them anew")
@@ -257,7 +259,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         returns.extend(float(row["r"]) for row in csv.DictReader(file))
     return {"steps": int(steps), "seconds": seconds, "steps_per_second": steps / seconds if seconds else None,
             "score": statistics.fmean(returns) if returns else None, "episodes": len(returns),
-            "evaluation": {name: float(text) for name, text in evaluation.items()} or None}
+            "evaluation": {name: float(text) for name, text in evaluation.items() if text} or None}
 
 
 def steps_done(folder: Path) -> int:

@@ -21,7 +21,7 @@ from baselines_lite.command_line import CommandOptions, complete, option_types, 
 from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.mpi import launched_size
 from baselines_lite.common.system.options import Text, option, option_table, override
-from baselines_lite.runs.jobs import Job, code_of_job
+from baselines_lite.runs.jobs import Job, codes_of
 from baselines_lite.runs.runner import Runner, read_json, results, say, state_of
 from baselines_lite.runs.table import print_table, write_table
 
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.dry_run:
         for job in part:
             job.resolved()
-            print(f"{job.command}  # {state_of(job, out, code_of_job(job))}")
+        for job, code in zip(part, codes_of(part).values(), strict=True):
+            print(f"{job.command}  # {state_of(job, out, code)}")
         return 0
     status = Runner(part, out, options.jobs).run()
     if status <= 1:
@@ -95,8 +96,8 @@ def combinations(options: SweepOptions, flags: Mapping[str, str | None]) -> list
     theirs = set().union(*known.values())
     for name in flags:
         if name not in theirs and not own_network:
-            raise unknown("flag", f"--{name}", [f"--{each}" for each in theirs | SweepOptions.__dataclass_fields__.keys()],
-                          list_all=False)
+            every = theirs | SweepOptions.__dataclass_fields__.keys()
+            raise unknown("flag", f"--{name}", [f"--{each}" for each in every], list_all=False)
     jobs = []
     for alg, module in algorithms.items():
         values = {name: alternatives(name, "true" if text is None else text, module)
@@ -167,22 +168,25 @@ def merge(folders: Iterable[Path], out: Path) -> list[dict[str, Any]]:
         for path in sorted(folder.glob("*/*/result.json")):
             result = read_json(path) or {}
             try:
-                name = Job(**result["job"]).name
+                name, code = Job(**result["job"]).name, result["code"]["sha256"]
             except (KeyError, TypeError, AttributeError):
-                continue  # it is no sweep's
-            if path.parent.parent.parent / name != path.parent:
-                continue  # moved aside
-            here, known = found.setdefault(name, (path.parent, result))
-            for what, same in (("code", known["code"]["sha256"] == result["code"]["sha256"]),
+                continue  # it is nobody's
+            if path.parent != folder / name:
+                continue  # it was moved
+            place, known = found.setdefault(name, (path.parent, result))
+            for what, same in (("code", known["code"]["sha256"] == code),
                                ("result", comparable(known) == comparable(result))):
                 if not same:
-                    raise UserError(f"{str(here)!r} and {str(path.parent)!r} are the same run with another {what}: "
+                    raise UserError(f"{str(place)!r} and {str(path.parent)!r} are one run with another {what} each: "
                                     "leave one of them out")
     new = {name: path for name, (path, _) in found.items() if path != out / name}
+    for name in new:
+        if (out / name).exists():
+            raise UserError(f"{str(out / name)!r} has not come to its end, but {str(new[name])!r} has: move it away")
     for name, path in new.items():
         part = out / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(path, part, ignore=shutil.ignore_patterns("checkpoints", "*.lock"))
+        shutil.copytree(path, part, ignore=shutil.ignore_patterns("checkpoints", ".*"))
         part.rename(out / name)
     say(f"{counted(len(found), 'result')} in {str(out)!r}, {len(new)} of them new")
     return [result for _, result in found.values()]
@@ -199,6 +203,9 @@ def tabulate(found: Sequence[Mapping[str, Any]], out: Path) -> None:
         write_table(found, out)
         print_table(found)
         say(f"table: {out / 'table.csv'}, {out / 'table.md'}")
+    else:  # those that are there are of results that are old
+        for name in ("table.csv", "table.md"):
+            (out / name).unlink(missing_ok=True)
 
 
 def help_text() -> str:

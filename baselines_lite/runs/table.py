@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ENOUGH = 5  # seeds from which on an interval is given
+OF_ONE_CODE = ("algorithm", "env", "code")  # each algorithm has its own
 
 Row = dict[str, Any]
 
@@ -62,7 +63,7 @@ def interval(scores: Sequence[float]) -> tuple[float | None, float | None]:
 def texts(rows: Sequence[Row]) -> list[list[str]]:
     """The table as people read it: a line of names, then one for each row. Columns that say nothing are left out."""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    if len({row["code"] for row in rows}) == 1:
+    if len({(row["algorithm"], row["env"]) for row in rows}) == len({tuple(map(row.get, OF_ONE_CODE)) for row in rows}):
         names.remove("code")
     return [names, *([cell(row[name]) for name in names] for row in rows)]
 
