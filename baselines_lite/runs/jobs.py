@@ -134,10 +134,11 @@ def code_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Any]:
     for module in modules:
         with contextlib.suppress(ImportError, AttributeError):  # there is none: the run says so
             paths.add(Path(importlib.util.find_spec(module).origin))
+    texts = sorted((str(path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name), path.read_bytes())
+                   for path in paths)  # the same on another machine, wherever the package lies
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        name = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name
-        digest.update(f"{name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    for name, text in texts:
+        digest.update(f"{name} {len(text)}\n".encode() + text)
     made = provenance()
     commit, _, changes = (made["commit"] or "").partition("+")
     return {"sha256": digest.hexdigest(), "commit": commit or None, "dirty": bool(changes), "version": __version__,

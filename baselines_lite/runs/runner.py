@@ -100,9 +100,11 @@ class Runner:
         """
         with self._signals():
             codes = codes_of(self.jobs)
-            todo = [job for job in self.jobs if state_of(job, self.out, codes[job.name]) != "done"]
+            states = {job.name: state_of(job, self.out, codes[job.name]) for job in self.jobs}
+            todo = [job for job in self.jobs if states[job.name] != "done"]
             self.done = {job.name for job in self.jobs} - {job.name for job in todo}
-            self._before = {job.name: steps_done(self.out / job.name) for job in todo}
+            self._before = {job.name: steps_done(self.out / job.name) if states[job.name] == "begun" else 0
+                            for job in todo}
             self._total = sum(self.steps[job.name] - self._before[job.name] for job in todo)
             self._began = time.monotonic()
             self._bar = tqdm(total=self._total, unit="step", unit_scale=True, smoothing=0, file=sys.stdout,
@@ -200,9 +202,9 @@ class Runner:
     def _steps(self) -> int:
         """The environment steps that all runs have made since this began; those of a run that has ended as planned."""
         ended = (self.done | self.failed) & self._before.keys()
-        now = {name: self.steps[name] for name in ended} | {
+        made = {name: self.steps[name] for name in ended} | {
             each.job.name: steps_done(each.folder) for each in self.running}
-        return sum(max(0, steps - self._before[name]) for name, steps in now.items())
+        return sum(max(0, steps - self._before[name]) for name, steps in made.items())
 
     def _counts(self) -> str:
         return (f"{len(self.done)} of {len(self.jobs)} done, {len(self.running)} running"

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import re
 import shutil
+import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def combinations(options: SweepOptions, flags: Mapping[str, str | None]) -> list
                   for name, text in complete(flags, *option_types(module)).items()
                   if name in known[alg] or name not in theirs}
         if missing := [f"--{name}" for name in flags if name not in values]:
-            say(f"{alg} has no {', '.join(missing)}: it runs without")
+            print(f"{alg} has no {', '.join(missing)}: it runs without", file=sys.stderr, flush=True)
         for env in split("env", options.env):
             for chosen in itertools.product(*values.values()):
                 jobs += [Job(alg, env, dict(zip(values, chosen)), options.ranks, seed)

@@ -1,11 +1,13 @@
 """Sweeps: what jobs are called, what is done about each, and how a sweep ends and goes on."""
 
 import csv
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ FAKE = """
 import os, signal, sys, time
 from pathlib import Path
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
-signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+signal.signal(signal.SIGTERM, signal.SIG_IGN if Path("deaf").exists() else lambda number, frame: sys.exit(128 + number))
 folder, seed = Path(flags["log_path"]), float(flags["seed"])
 (folder / "progress.csv").write_text("total_timesteps,time_elapsed\\n500,1\\n")
 with (folder / "starts").open("a") as file:
@@ -214,6 +216,24 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(main, fake, tmp_path):
     assert [path.read_text().count("\n") for path in starts] == [3, 3] and not (out / "old").exists()
     assert rows(out)[0]["mean"] == "0.5" and not list(out.rglob("*.lock"))
     assert main(*FLAGS).returncode == 0 and starts[0].read_text().count("\n") == 3  # there is nothing left to do
+
+
+def test_a_second_signal_kills_the_runs(main, fake, tmp_path, monkeypatch):
+    (tmp_path / "go").unlink()
+    (tmp_path / "deaf").touch()
+    starts, sleep = tmp_path / "my results" / NAMES[0] / "starts", time.sleep
+    signals = iter((signal.SIGUSR1, signal.SIGTERM))
+
+    def sleeping(seconds):
+        if starts.exists() and starts.read_text():
+            for number in itertools.islice(signals, 1):
+                signal.raise_signal(number)
+        sleep(seconds)
+
+    monkeypatch.setattr(runner.time, "sleep", sleeping)
+    done = main(*FLAGS)
+    assert done.returncode == 128 + signal.SIGUSR1 and "SIGUSR1: 1 run will end after the" in done.stdout
+    assert "stopped by SIGUSR1: 0 of 2 done" in done.stdout and not Path("/proc", starts.read_text().strip()).exists()
 
 
 class _Alive:
