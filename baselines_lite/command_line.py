@@ -3,6 +3,7 @@
     python run.py --alg=ppo2 --env=CartPole-v1 --num_timesteps=1e5
     python run.py --load_path=model.safetensors --play
     python run.py plot runs/
+    python run.py sweep --env=CartPole-v1 --seeds=0-4 --out=results
 
 `-` and `_` are interchangeable in flags. Flags are parsed by the types of the configuration, never evaluated.
 """
@@ -22,14 +23,22 @@ from typing import Any
 from baselines_lite import __version__, load, registry
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.experiment import resume
-from baselines_lite.common.experiment.config import RolloutConfig, RunOptions, algorithm_name, preset_values, resolve
+from baselines_lite.common.experiment.config import (
+    Resolved,
+    RolloutConfig,
+    RunOptions,
+    algorithm_name,
+    preset_values,
+    resolve,
+)
 from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError, unknown
 from baselines_lite.common.system.folders import own_folder, remove_unused, unused
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
 from baselines_lite.common.system.options import convert, option, option_table, override, rules_of
 
-COMMANDS = {"plot": "baselines_lite.runs.plot"}  # the first argument -> a module with main(arguments) -> exit status
+# What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
+COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments and arguments[0] in COMMANDS:
+            return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
         comm = get_comm()
         with comm.guarded():
-            if arguments and arguments[0] in COMMANDS:
-                return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
             flags, command = comm.together(lambda: understood(arguments))
             options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
             plays = command.play and "load_path" in flags and "num_timesteps" not in flags
@@ -176,12 +185,17 @@ def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[Mo
     options = known_options(algorithm, options)
     if command.env is None:
         raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
-    return algorithm, options, check_before_loading(algorithm, command.env, options)
+    return algorithm, options, check_before_loading(algorithm, command.env, options, launched_size()).run
+
+
+def option_types(algorithm: ModuleType) -> tuple[type, ...]:
+    """The dataclasses whose fields are the flags of an algorithm."""
+    return (CommandOptions, RunOptions, algorithm.Config, AtariOptions, *BUILT_IN.values())
 
 
 def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict[str, str]:
     """An algorithm's options, each with a value. Raises UserError for a flag that does not exist."""
-    types = (CommandOptions, RunOptions, algorithm.Config, AtariOptions, *BUILT_IN.values())
+    types = option_types(algorithm)
     known = {f.name for t in types for f in dataclasses.fields(t)}
     for name in options:
         if name not in known and ":" not in str(options.get("network", "")):
@@ -189,14 +203,15 @@ def known_options(algorithm: ModuleType, options: dict[str, str | None]) -> dict
     return {name: "true" if value is None else value for name, value in complete(options, *types).items()}
 
 
-def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any]) -> RunOptions:
+def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any], ranks: int) -> Resolved:
     """Finds bad input before TensorFlow is loaded, which takes seconds."""
     for kind in (RunOptions, algorithm.Config):  # before environments are loaded
         with_known(kind(), options)
-    run = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, launched_size()).run
-    if run.load_path and launched_rank() == 0 and not os.path.isfile(run.load_path):  # rank 0 loads it for all
-        raise UserError(f"there is no model file {run.load_path!r}")
-    return run
+    found = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, ranks)
+    path = found.run.load_path
+    if path and launched_rank() == 0 and not os.path.isfile(path):  # rank 0 loads it for all
+        raise UserError(f"there is no model file {path!r}")
+    return found
 
 
 def default_log_path(command: CommandOptions) -> str:

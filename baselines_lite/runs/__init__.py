@@ -1,1 +1,1 @@
-"""What is done with runs: reading, plotting, sweeping."""
+"""What is done with runs: reading, plotting, sweeping. No TensorFlow here."""

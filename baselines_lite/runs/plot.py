@@ -46,7 +46,9 @@ class PlotOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Draws what the arguments say, on rank 0 alone; the exit status. Raises UserError."""
-    get_comm().together(lambda: draw(arguments), root_only=True)
+    comm = get_comm()
+    with comm.guarded():
+        comm.together(lambda: draw(arguments), root_only=True)
     return 0
 
 

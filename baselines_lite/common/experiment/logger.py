@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from baselines_lite.common.envs.episode_stats import Episode
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.version import __version__
+
+if TYPE_CHECKING:  # it loads TensorFlow
+    from baselines_lite.common.envs.episode_stats import Episode
 
 FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "tensorboard")
 
