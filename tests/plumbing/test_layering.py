@@ -39,7 +39,7 @@ def test_rooms_import_from_the_floors_below():
 
 
 def test_what_is_done_with_runs_stands_above_common():
-    below = ("baselines_lite.common.", "baselines_lite.runs.", "baselines_lite.command_line")
+    below = ("baselines_lite.common.", "baselines_lite.runs.", "baselines_lite.command_line", "baselines_lite.registry")
     for path in (PACKAGE / "runs").glob("*.py"):
         assert all(name.startswith(below) for name in modules_of(path)), path
 
