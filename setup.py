@@ -14,7 +14,7 @@ VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.p
 EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=4.2.3,<6"],
     "mujoco": ["gymnasium[mujoco]>=1.2.1,<1.5", "mujoco>=3.2.5,<5"],
-    "video": ["moviepy>=2.1,<3", "pygame>=2.1.3,<3"],
+    "video": ["moviepy>=2.1,<3", "imageio-ffmpeg>=0.6,<1", "pygame>=2.1.3,<3"],
     "tensorboard": ["tensorboard>=2.20,<3"],
     "test": ["pytest>=8.0,<10", "pytest-xdist>=3.4,<4", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
