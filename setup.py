@@ -14,7 +14,7 @@ VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.p
 EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=4.2.3,<6"],
     "mujoco": ["gymnasium[mujoco]>=1.2.1,<1.5", "mujoco>=3.2.5,<5"],
-    "video": ["moviepy>=2.1,<3", "pygame>=2.1.3,<3"],
+    "video": ["moviepy>=2.1,<3", "imageio-ffmpeg>=0.6,<1", "pygame>=2.1.3,<3"],
     "tensorboard": ["tensorboard>=2.20,<3"],
     "plot": ["plotly>=6,<8"],
     "benchmark": ["rliable>=1.2,<2", "pandas>=2.2,<3", "plotly>=6,<8", "box2d>=2.3.10,<3"],

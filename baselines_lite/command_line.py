@@ -1,7 +1,8 @@
-"""The command line: flags -> learn -> save, play.
+"""The command line: flags -> learn -> save, play. Or a file's policy -> evaluate, record, play.
 
     python run.py --alg=ppo2 --env=CartPole-v1 --num_timesteps=1e5
     python run.py --load_path=model.safetensors --play
+    python run.py --load_path=model.safetensors --eval_episodes=100
     python run.py plot runs/
     python run.py sweep --env=CartPole-v1 --seeds=0-4 --out=results
 
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import importlib
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +36,10 @@ from baselines_lite.common.experiment.config import (
     resolve,
 )
 from baselines_lite.common.networks.options import BUILT_IN
-from baselines_lite.common.system.errors import UserError, unknown
-from baselines_lite.common.system.folders import own_folder, remove_unused, unused
+from baselines_lite.common.system.errors import UserError, counted, unknown
+from baselines_lite.common.system.folders import own_folder, remove_unused, unused, writable
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
-from baselines_lite.common.system.options import convert, option, option_table, override, rules_of
+from baselines_lite.common.system.options import convert, option, option_table, override, rules_of, to_dict
 
 # What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
 COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep"}
@@ -48,8 +52,11 @@ class CommandOptions:
     alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of one's own package")
     env: str = option(None, "Gymnasium id, or module:Id")
     play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
-    play_episodes: int = option(5, "episodes to play", low=1)
+    record: str | None = option(None, "play into this .mp4 or .gif file, one episode after the other, without a window")
+    play_episodes: int = option(5, "episodes to play or record", low=1)
     deterministic: bool = option(False, "play the most probable action instead of drawing one")
+    eval_json: str | None = option(None, "file for what --eval_episodes of --load_path finds (default: the model's, "
+                                   "with .eval.json in place of its suffix)")
     help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags, with --env=ID the "
                         "defaults of its preset")
     version: bool = option(False, "print the version")
@@ -68,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with comm.guarded():
             flags, command = comm.together(lambda: understood(arguments))
             options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
-            plays = command.play and "load_path" in flags and "num_timesteps" not in flags
-            if comm.broadcast(command.version or command.help or plays):
+            asked = plays(command) or "eval_episodes" in flags
+            from_file = asked and "load_path" in flags and "num_timesteps" not in flags
+            if comm.broadcast(command.version or command.help or from_file):
                 comm.together(lambda: answer(options, command, flags), root_only=True)
                 return 0
             return train(options, command, flags)
@@ -84,19 +92,26 @@ def understood(arguments: Sequence[str]) -> tuple[dict[str, str | None], Command
     """All flags, and those that only the command line knows as their types. Raises UserError."""
     flags = complete(parse(arguments), CommandOptions, RunOptions)
     command = override(CommandOptions(), {k: v for k, v in flags.items() if k in CommandOptions.__dataclass_fields__})
+    if command.record and not command.record.lower().endswith((".mp4", ".gif")):
+        raise UserError(f"record={command.record} must end with .mp4 or .gif")
     if convert("verbose", bool, flags.get("verbose", False)):
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     return flags, command
 
 
 def answer(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
-    """What one process does for all: print, or play with the policy of a file."""
+    """What one process does for all: print, or use the policy of a file."""
     if command.version:
         print(f"baselines_lite {__version__}")
     elif command.help:
         print(help_text(command, flags))
     else:
-        play(options, command, flags)
+        use_file(options, command, flags)
+
+
+def plays(command: CommandOptions) -> bool:
+    """Whether episodes are to be seen, in a window or a file."""
+    return command.play or command.record is not None
 
 
 def parse(arguments: Sequence[str], others: list[str] | None = None) -> dict[str, str | None]:
@@ -161,9 +176,9 @@ def train(options: dict[str, Any], command: CommandOptions, flags: Mapping[str, 
     if stopped_by is not None:
         if comm.rank == 0:
             print(f"stopped by {stopped_by.name}: exit status {128 + stopped_by}"
-                  f"{', nothing is played' if command.play else ''}", file=sys.stderr, flush=True)
+                  f"{', nothing is played' if plays(command) else ''}", file=sys.stderr, flush=True)
         return 128 + stopped_by
-    comm.together(lambda: command.play and watch(policy, command.env, command, made or run.log_path), root_only=True)
+    comm.together(lambda: plays(command) and watch(policy, command.env, command, made or run.log_path), root_only=True)
     return 0
 
 
@@ -185,7 +200,13 @@ def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[Mo
     options = known_options(algorithm, options)
     if command.env is None:
         raise UserError("which environment? Give --env=ID, for example --env=CartPole-v1; --help lists all flags")
-    return algorithm, options, check_before_loading(algorithm, command.env, options, launched_size()).run
+    if command.eval_json is not None:
+        raise UserError("--eval_json is for --eval_episodes with --load_path and without --num_timesteps; a run writes "
+                        "its evaluations to evaluations.csv")
+    run = check_before_loading(algorithm, command.env, options, launched_size()).run
+    if command.record is not None and launched_rank() == 0:
+        check_writable(command.record)
+    return algorithm, options, run
 
 
 def option_types(algorithm: ModuleType) -> tuple[type, ...]:
@@ -225,24 +246,69 @@ def now() -> str:
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def play(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
-    """Plays with the policy of a file, in the environment it was trained in unless --env says otherwise."""
-    allowed = {"load_path", "seed", "log_path", "network", "verbose"}
+def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
+    """Evaluates, records or plays a file's policy, in the environment it was trained in unless --env says otherwise."""
+    allowed = {"load_path", "seed", "log_path", "network", "verbose", "eval_episodes", "eval_deterministic"}
     for name in options:
         if name not in allowed:
-            raise UserError(f"--{name} has no meaning with --play and --load_path; they take --alg, --env, --network, "
-                            "--play_episodes, --deterministic, --seed and --log_path")
-    options = complete(options, RolloutConfig)
-    with_known(RunOptions(), options)
+            raise UserError(f"--{name} has no meaning where --load_path is played or evaluated, without "
+                            "--num_timesteps; --alg, --env, --network, --seed, --log_path, --play, --play_episodes, "
+                            "--deterministic, --record, --eval_episodes, --eval_deterministic and --eval_json have")
+    run = with_known(RunOptions(), complete(options, RolloutConfig))
+    evaluates = "eval_episodes" in options
+    for wanted, by, names in ((evaluates, "--eval_episodes", ("eval_deterministic", "eval_json")),
+                              (plays(command), "--play or --record", ("play_episodes", "deterministic", "log_path"))):
+        for name in names:
+            if name in flags and not wanted:
+                raise UserError(f"--{name} has no meaning without {by}")
+    eval_json = command.eval_json or os.path.splitext(run.load_path)[0] + ".eval.json"
+    for path in filter(None, (evaluates and eval_json, command.record)):
+        check_writable(path)
     if "alg" in flags:
         registry.find(command.alg)  # the policy's class may be one of its own
-    policy = load(options["load_path"], options.get("network"))
-    env = command.env or env_of(policy, options["load_path"])
+    policy = load(run.load_path, options.get("network"))
+    env = command.env or env_of(policy, run.load_path)
     if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
-        raise UserError(f"the model file {options['load_path']!r} is of the algorithm {policy.info.get('algorithm')}, "
+        raise UserError(f"the model file {run.load_path!r} is of the algorithm {policy.info.get('algorithm')}, "
                         f"not {command.alg}")
-    watch(policy, env, command, options.get("log_path") or os.path.dirname(options["load_path"]) or ".",
-          seed=convert("seed", int, options.get("seed", 0)))
+    if evaluates:
+        evaluate(policy, env, run, eval_json)
+    if plays(command):
+        watch(policy, env, command, run.log_path or os.path.dirname(run.load_path) or ".", run.seed)
+
+
+def evaluate(policy: Any, env: str, run: RunOptions, path: str) -> None:
+    """Plays whole episodes, nothing of them drawn; prints what came of them, and writes it to a JSON file."""
+    from baselines_lite.common.experiment.evaluation import atari_options, deterministic_in, play_episodes, summary
+    from baselines_lite.common.experiment.logger import versions
+
+    deterministic = deterministic_in(policy, env, run.eval_deterministic)
+    played = play_episodes(policy, env, run.eval_episodes, deterministic, run.seed)
+    found = summary(played)
+    interval = found["interval"]
+    spread = "" if interval is None else (f", standard error {found['std_error']:.3g}, 95% interval {interval[0]:.5g} "
+                                          f"to {interval[1]:.5g} (Student t)")
+    print(f"mean return {found['mean']:.5g} over {counted(len(played), 'episode')} of {env}, "
+          f"{'the most probable actions' if deterministic else 'actions drawn'}{spread}; least {found['min']:.5g}, "
+          f"greatest {found['max']:.5g}; {found['cut']} cut off by a time limit", flush=True)
+    atari = atari_options(policy, env)
+    with open(run.load_path, "rb") as file:
+        model = {"path": run.load_path, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    found = {"env": env, "algorithm": policy.info.get("algorithm"), "seed": run.seed, "deterministic": deterministic,
+             "atari": atari and to_dict(atari), **found, "returns": [episode.ret for episode in played],
+             "lengths": [episode.length for episode in played], "model": model, "versions": versions()}
+    try:
+        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the file {path!r}: {error.strerror}") from None
+    print(f"written to {path}")
+
+
+def check_writable(path: str) -> None:
+    """Makes a file's folder if need be. Raises UserError where the file cannot be written."""
+    if os.path.isdir(path) or not writable(Path(path).parent):
+        raise UserError(f"cannot write the file {path!r}: "
+                        + ("it is a folder" if os.path.isdir(path) else "its folder is not writable"))
 
 
 def env_of(policy: Any, path: str) -> str:
@@ -258,15 +324,21 @@ def env_of(policy: Any, path: str) -> str:
 
 
 def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int = 0) -> None:
-    """Plays episodes in a window or into videos below `folder`, and prints their returns."""
+    """Plays episodes in a window, or into --record, or into a video below `folder`; prints their returns."""
+    from baselines_lite.common.envs.video import has_display
     from baselines_lite.common.experiment.evaluation import watch_episodes
 
+    path = command.record
+    if path is None and not has_display():
+        path = os.path.join(own_folder(os.path.join(folder, "videos", now())), "episodes.mp4")
+        print(f"no display: the video goes to {path}", flush=True)
     returns = []
-    for ret, cut in watch_episodes(policy, env, command.play_episodes, command.deterministic, seed,
-                                   os.path.join(folder, "videos", now())):
-        returns.append(ret)
-        print(f"episode {len(returns)}: return {ret:.1f}{', cut off by the time limit' if cut else ''}", flush=True)
-    print(f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes")
+    for episode in watch_episodes(policy, env, command.play_episodes, command.deterministic, seed, path):
+        returns.append(episode.ret)
+        print(f"episode {len(returns)}: return {episode.ret:.1f}{', cut off by the time limit' if episode.cut else ''}",
+              flush=True)
+    print(f"mean return {sum(returns) / len(returns):.1f} over {counted(len(returns), 'episode')}"
+          + (f", recorded in {path}" if command.record else ""))
 
 
 def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
@@ -294,7 +366,7 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
         rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
         rest += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
     usage = ["usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
-             "       python run.py --load_path=FILE --play",
+             "       python run.py --load_path=FILE --play | --record=FILE.mp4 | --eval_episodes=100",
              f"       python run.py {'|'.join(COMMANDS)} ...   (--help after it lists its flags)"]
     return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
 

@@ -15,7 +15,7 @@ Groups: TypeAlias = dict[str, dict[str, list[Run]]]  # by environment, then by l
 ASIDE = frozenset((
     "seed", "log_path", "save_path", "resume", "tensorboard", "log_interval", "print_interval", "checkpoint_interval",
     "checkpoint_seconds", "keep_checkpoints", "save_video_interval", "save_video_length", "threads", "vec",
-    "stall_timeout", "verbose"))
+    "stall_timeout", "verbose", "eval_interval", "eval_episodes", "eval_deterministic"))
 
 
 def options_of(run: Run) -> dict[str, Any]:

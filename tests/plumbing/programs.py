@@ -358,7 +358,7 @@ def same_seed_same_log():
 
 @uncompiled
 def goes_on(name):
-    """Four updates in two parts are to the bit what they are in one, on both ranks."""
+    """Four updates in two parts are to the bit what they are in one, on both ranks, which share out evaluations."""
     import contextlib
     import io
     import tempfile
@@ -373,17 +373,19 @@ def goes_on(name):
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(comm.broadcast(folder))
         env = "Pendulum-v1" if name == "ddpg" else "CartPole-v1"
-        options = {**SHORT[name], "num_timesteps": 4 * 2 * 16, "log_interval": 1, "print_interval": 1e9}
+        options = {**SHORT[name], "num_timesteps": 4 * 2 * 16, "log_interval": 1, "print_interval": 1e9,
+                   "eval_interval": 2, "eval_episodes": 1 if name == "acer" else 3}  # of unlike shares
         whole = learn(env, log_path=str(folder / "whole"), **options)
         with patch.object(Experiment, "_why_stop",
                           lambda self, number: "stopped here" if self.nupdates == 2 else why(self, number)):
             learn(env, log_path=str(folder / "parts"), **options)
         parts = learn(env, resume=str(folder / "parts"), print_interval=1e9)
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(whole.variables, parts.variables, strict=True))
-        for log in ("progress", "monitor"):
+        for log in ("progress", "monitor", "evaluations"):
             whole, parts = (comm.broadcast(comm.rank == 0 and reproducible(folder / run / f"{log}.csv"))
                             for run in ("whole", "parts"))
-            assert whole == parts and (log == "monitor" or len(whole) == 5)
+            assert whole == parts and len(whole) == {"progress": 5, "monitor": len(whole), "evaluations": 3}[log]
+        assert whole[1][whole[0].index("episodes")] == str(options["eval_episodes"])
 
 
 def episodes_by_step(name):

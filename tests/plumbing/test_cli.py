@@ -1,17 +1,21 @@
 """The command line: what it says, how fast, and that bad input costs nothing."""
 
 import csv
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import gymnasium as gym
 import matplotlib.font_manager  # noqa: F401  here it looks for fonts, once on a machine: a run would say so if it is slow
 import pytest
+import scipy.stats
+from PIL import Image
 
-from baselines_lite import __version__, registry
+from baselines_lite import __version__, evaluate, load, registry
 from baselines_lite.common.experiment.config import resolve
 from baselines_lite.common.networks.options import MlpOptions
 from baselines_lite.common.system.options import override
@@ -92,9 +96,58 @@ def test_play_without_display_writes_videos_or_names_the_extra(trained, main, mi
     assert done.returncode == 2 and "baselines-lite[video]" in done.stderr
 
 
-def test_videos_while_training(main, tmp_path):
-    done = main(*RUN, "--log_path=log", "--save_video_interval=200", "--save_video_length=20")
+def test_a_file_is_evaluated(trained, main, tmp_path):
+    folder, _ = trained
+    shutil.copy(folder / "log/model.safetensors", tmp_path / "m.safetensors")
+    done = main("--load_path=m.safetensors", "--eval_episodes=9", "--seed=3")
+    assert done.returncode == 0 and done.stderr == "" and "written to m.eval.json" in done.stdout
+    assert sorted(os.listdir(tmp_path)) == ["m.eval.json", "m.safetensors"]
+    found = json.loads((tmp_path / "m.eval.json").read_text())
+    returns = evaluate(load(str(tmp_path / "m.safetensors")), "CartPole-v1", 9, seed=3)
+    assert found["returns"] == found["lengths"] == returns.tolist() and found["env"] == "CartPole-v1"
+    assert found["model"]["sha256"] == hashlib.sha256((tmp_path / "m.safetensors").read_bytes()).hexdigest()
+    assert found["mean"] == pytest.approx(returns.mean()) and found["cut"] == (returns == 500).sum()
+    interval = scipy.stats.ttest_1samp(returns, 0).confidence_interval(0.95)
+    assert found["interval"] == pytest.approx(list(interval)) and f"{found['mean']:.5g} over 9" in done.stdout
+    done = main("--load_path=m.safetensors", "--eval_episodes=1", "--eval_deterministic=false", "--eval_json=new/e")
+    assert done.returncode == 0 and "actions drawn" in done.stdout
+    found = json.loads((tmp_path / "new/e").read_text())
+    assert found["interval"] is None and found["deterministic"] is False
+
+
+def test_a_file_is_recorded_without_a_display(trained, main, missing, monkeypatch, tmp_path):
+    folder, _ = trained
+    flags = (f"--load_path={folder / 'log/model.safetensors'}", "--play_episodes=2", "--record=new/film.gif")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    done = main(*flags)
+    assert done.returncode == 0 and done.stderr == "" and "over 2 episodes, recorded in new/film.gif" in done.stdout
+    with Image.open(tmp_path / "new/film.gif") as film:
+        steps = sum(map(float, re.findall(r"^episode \d: return (\S+)", done.stdout, re.MULTILINE)))
+        assert film.width == 320 and abs(film.n_frames - (steps + 2) / 2) <= 1  # each second one of 50 a second
+    missing("imageio_ffmpeg")
+    done = main(*flags)
+    assert done.returncode == 2 and "baselines-lite[video]" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (("--eval_episodes=0",), "eval_episodes must be at least 1"),
+    (("--eval_episodes=2", "--eval_interval=5"), "--eval_interval has no meaning where --load_path is played or eval"),
+    (("--eval_episodes=2", "--deterministic"), "--deterministic has no meaning without --play or --record"),
+    (("--play", "--eval_json=x"), "--eval_json has no meaning without --eval_episodes"),
+    (("--eval_episodes=2", "--eval_json=."), "cannot write the file '.': it is a folder"),
+    (("--eval_episodes=2", "--env=Acrobot-v1"), "the policy was made for the space"),
+    (("--record=film.avi",), "must end with .mp4 or .gif"),
+    (("--record=/dev/null/film.gif",), "cannot write the file"),
+])
+def test_what_cannot_be_done_with_a_file_gets_one_sentence(trained, main, tmp_path, flags, words):
+    refused(main(f"--load_path={trained[0] / 'log/model.safetensors'}", *flags), words, tmp_path)
+
+
+def test_videos_while_training_and_after_it(main, tmp_path):
+    done = main(*RUN, "--log_path=log", "--save_video_interval=200", "--save_video_length=20", "--record=new/film.mp4",
+                "--play_episodes=1")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new/film.mp4").is_file()
     assert len(list((tmp_path / "log/videos").glob("*.mp4"))) >= 3
 
 
@@ -170,6 +223,10 @@ BAD = [
     (("--reward_scale=0",), "must be greater than 0"),
     (("--target_return=high",), "must be a number"),
     (("--gamma=__import__('os').abort()",), "must be a number"),
+    (("--eval_interval=-1",), "eval_interval must be at least 0"),
+    (("--eval_episodes=5",), "eval_episodes has no meaning without eval_interval"),
+    (("--eval_json=x",), "a run writes its evaluations to evaluations.csv"),
+    (("--record=/dev/null/film.mp4",), "cannot write the file '/dev/null/film.mp4'"),
 ]
 
 
@@ -239,13 +296,14 @@ def test_tensorboard_has_every_figure_of_progress_csv(main, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    done = main(*RUN, "--tensorboard", "--log_path=log")
+    done = main(*RUN, "--tensorboard", "--log_path=log", "--eval_interval=10", "--eval_episodes=2")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "log/progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     events = EventAccumulator(str(tmp_path / "log/tensorboard"))
     events.Reload()
-    assert set(events.Tags()["tensors"]) == set(rows[0])
+    of_evaluations = {f"eval/{name}" for name in ("mean", "std_error", "episodes", "eplenmean", "time_elapsed")}
+    assert set(events.Tags()["tensors"]) == set(rows[0]) | of_evaluations
     for name in rows[0]:
         written = {e.step: float(make_ndarray(e.tensor_proto)) for e in events.Tensors(name)}
         expected = {int(row["total_timesteps"]): float(row[name]) for row in rows if row[name]}

@@ -30,8 +30,9 @@ def stopping_after(updates):
 
 
 def rows(folder):
-    """Of progress.csv and monitor.csv, each with its header."""
-    return [reproducible(folder / f"{name}.csv") for name in ("progress", "monitor")]
+    """Of progress.csv, monitor.csv and evaluations.csv, if there is one, each with its header."""
+    files = [folder / f"{name}.csv" for name in ("progress", "monitor", "evaluations")]
+    return [reproducible(file) for file in files if file.exists()]
 
 
 def compare(tmp_path, name, env, updates=4, stop=2, again=None, **options):
@@ -52,10 +53,15 @@ def compare(tmp_path, name, env, updates=4, stop=2, again=None, **options):
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_algorithm(tmp_path, capfd, name):
     env = "Pendulum-v1" if name == "ddpg" else "CartPole-v1"
-    steps = SHORT[name]["nsteps"] * SHORT[name].get("num_env", 1)
-    compare(tmp_path, name, env, num_timesteps=4 * steps, log_interval=1)
+    options = dict(num_timesteps=4 * SHORT[name]["nsteps"] * SHORT[name].get("num_env", 1), log_interval=1)
+    compare(tmp_path, name, env, **options, eval_interval=2, eval_episodes=2, eval_deterministic=False)
     out = capfd.readouterr().out
     assert "goes on after update 2" in out and "nobody keeps" not in out and "last digits" not in out
+    progress, monitor, evaluations = rows(tmp_path / "whole")
+    assert len(evaluations) == 3 and evaluations[1] != evaluations[2]
+    assert len({(tmp_path / run / "best.safetensors").read_bytes() for run in ("whole", "parts")}) == 1
+    registry.find(name).learn(env, log_path=tmp_path / "without", **SHORT[name], **QUIET, **options)
+    assert rows(tmp_path / "without") == [progress, monitor]  # evaluations leave nothing behind
 
 
 class Counting(gym.Wrapper):
@@ -77,11 +83,15 @@ def counting():
 
 @pytest.mark.parametrize(("name", "stop"), [("ppo2", 5), ("ppo2", 6), ("deepq", 5)])
 def test_environments_that_are_not_known_begin_anew(tmp_path, monkeypatch, capfd, name, stop):
-    """A stop between two of the updates at which they do: what they did since then is done again. And at one."""
+    """A stop between two of the updates at which they do: what they did since then is done again. And at one.
+
+    Evaluations make their own each time.
+    """
     monkeypatch.setattr(experiment, "RENEW_AFTER", 1)
     steps = SHORT[name]["nsteps"] * SHORT[name].get("num_env", 1)
     with patch.object(Experiment, "renew_every", property(lambda self: 3, lambda self, value: None), create=True):
-        compare(tmp_path, name, counting, updates=8, stop=stop, num_timesteps=8 * steps, log_interval=1)
+        compare(tmp_path, name, counting, updates=8, stop=stop, num_timesteps=8 * steps, log_interval=1,
+                eval_interval=4, eval_episodes=2)
     assert "the state of Counting cannot be kept: environments begin anew each 3 updates" in capfd.readouterr().out
 
 
@@ -135,13 +145,13 @@ def test_the_last_checkpoints_are_kept_and_the_best_policy(tmp_path):
 
 def test_rows_behind_the_checkpoint_are_cut_off(tmp_path, capfd):
     """What was killed after its last checkpoint has rows that are made anew."""
-    small(tmp_path, checkpoint_interval=4)
+    small(tmp_path, checkpoint_interval=4, eval_interval=3, eval_episodes=2)
     whole = rows(tmp_path / "run")
     last = tmp_path / "run/checkpoints/00000006"
     (last / "manifest.json").unlink()
     small(tmp_path, resume="auto")
     assert "goes on after update 4, 64 steps; 2 rows of the log behind it cut off" in capfd.readouterr().out
-    assert rows(tmp_path / "run") == whole
+    assert rows(tmp_path / "run") == whole and len(whole[2]) == 3
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])

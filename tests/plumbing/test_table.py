@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baselines_lite import UserError, registry
+from baselines_lite import UserError, evaluate, load, registry
 from tests.conftest import ROOT
 
 PICTURE = spaces.Box(0, 255, (40, 40, 1), np.uint8)
@@ -149,13 +149,17 @@ def test_the_registry_says_the_same():
 
 
 @pytest.mark.parametrize(("row", "name"), CELLS)
-def test_every_cell(row, name, uncompiled):
+def test_every_cell(row, name, uncompiled, tmp_path):
+    """With each network, and in an environment of its id, also from its model file."""
     for case in ROWS[row]:
         env, options = case(ACTIONS.get(name, CHOICE))
         options = {**SHORT[name], **options, "threads": 1, "print_interval": 1e9}
         if CELLS[row, name] == "yes":
             policy = registry.find(name).learn(env, 32, **options)
             assert all(np.isfinite(v.numpy()).all() for v in policy.trainable_variables)
+            if row.startswith(("network", "environments: --vec=sync")):
+                policy.save(str(tmp_path / "model"))
+                assert np.isfinite(evaluate(load(str(tmp_path / "model")), env, episodes=1)).all()
         else:
             options.pop("sizes", None)  # of the network that goes with it
             with pytest.raises(UserError, match="support"):

@@ -6,7 +6,7 @@ An algorithm's config is a frozen dataclass of `option(...)` fields; see system/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from baselines_lite.common.envs.atari_options import AtariOptions
@@ -17,6 +17,7 @@ from baselines_lite.common.system.options import option, override
 from baselines_lite.common.system.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
+PATHS = ("log_path", "save_path", "load_path")
 
 
 def algorithm_name(package: str) -> str:
@@ -50,8 +51,15 @@ class RunOptions:
     keep_checkpoints: int = option(3, "how many of the last checkpoints are kept", low=1)
     resume: str | None = option(None, "folder of the log of a run that is to go on from its last checkpoint; 'auto': "
                                 "that of log_path, where there is one, else a new run")
-    load_path: str | None = option(None, "policy file to start from, or to play")
-    target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this")
+    load_path: str | None = option(None, "policy file to start from, or to play or evaluate")
+    target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this, or "
+                                         "that of an evaluation where eval_interval is given")
+    eval_interval: int = option(0, "updates between two evaluations, in environments of their own and whole, unclipped "
+                                "games; one follows the last update too; 0: none", low=0)
+    eval_episodes: int = option(10, "episodes of an evaluation, over all ranks; with --load_path and without "
+                                "--num_timesteps: evaluate the file's policy in so many", low=1)
+    eval_deterministic: bool | None = option(None, "evaluate the most probable actions instead of drawing them "
+                                             "(default: but for Atari games, where such a policy may stall)")
     save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
     save_video_length: int = option(200, "steps per recorded video", low=1)
     threads: int | None = option(None, "compute threads per rank (default: 1 for an mlp, which more threads slow "
@@ -277,6 +285,10 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
         rest = {k: v for k, v in row.items() if k not in known} | rest
     network_options = check_network_options(config.network, rest, known)
     config.check()
+    for name in ("eval_episodes", "eval_deterministic"):
+        if name in values and not run.eval_interval:
+            raise UserError(f"{name} has no meaning without eval_interval, the updates between two evaluations (or, on "
+                            "the command line, --load_path without --num_timesteps)")
     total = config.num_env * config.nsteps * ranks
     if run.num_timesteps < total:
         raise UserError(f"num_timesteps={run.num_timesteps} is less than one update: {counted(ranks, 'rank')} x "
@@ -286,6 +298,20 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
                         "the schedules would end before the run")
     return Resolved(run, config, network_options, atari)
+
+
+def check_alike(all_ranks: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError if the ranks' settings, as text by name, differ: they would wait for each other for ever.
+
+    Paths may, where rank 0 has one: it reads and writes the files.
+    """
+    for name, first in all_ranks[0].items():
+        values = [settings[name] for settings in all_ranks]
+        if name in PATHS and first is None and any(values):
+            raise UserError(f"{name} is given on rank {values.index(next(filter(None, values)))}, but not on rank 0, "
+                            "which reads and writes the files of all ranks; give it there")
+        if name not in PATHS and any(value != first for value in values):
+            raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
 
 
 def with_budget(options: Mapping[str, Any], total_timesteps: float | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Continuation:
         self.checkpoints = None if folder is None else Checkpoints(folder, comm, run.keep_checkpoints)
         self.kept: dict[str, Any] = {"environments": environments}
         self.source: Checkpoint | None = None
-        self.best: float | None = None  # mean return at a checkpoint
+        self.best: float | None = None  # mean return of the best policy that was kept
         self._written, self._begun = time.monotonic(), births()
 
     def go_on(self, say: Callable[[str], None]) -> dict[str, Any]:
@@ -84,16 +84,18 @@ class Continuation:
         """Whether this rank's last checkpoint was long enough ago."""
         return time.monotonic() - self._written >= self._pause
 
-    def write(self, nupdates: int, mean: float | None, save_best: Callable[[], None],
-              facts: Callable[[], dict[str, Any]]) -> float:
-        """Writes a checkpoint, and the policy by `save_best` if its mean return is the highest so far; the seconds."""
+    def is_best(self, mean: float | None) -> bool:
+        """Whether a policy's mean return is the highest so far; the first of equal ones is."""
+        best = mean is not None and (self.best is None or mean > self.best)
+        self.best = mean if best else self.best
+        return best
+
+    def write(self, nupdates: int, facts: Callable[[], dict[str, Any]]) -> float:
+        """Writes a checkpoint; the seconds that it took."""
         if self.checkpoints is None:
             return 0.0
         start = time.monotonic()
         with paused():
-            if mean is not None and (self.best is None or mean > self.best):
-                self.best = mean
-                save_best()
             self.checkpoints.write(nupdates, lambda: {"best": self.best, **facts()}, self.kept)
         self._written = time.monotonic()
         return self._written - start

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from scipy.special import stdtrit
 
 import baselines_lite
 from baselines_lite.common.envs import video
@@ -18,39 +22,67 @@ from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.make import family_of, find_spec, make_one
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, reset
 from baselines_lite.common.envs.workers import close, in_workers
+from baselines_lite.common.experiment.config import RunOptions
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
-from baselines_lite.common.system.folders import own_folder
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import env_seeds, stream
+from baselines_lite.common.system.state import Stateful
+from baselines_lite.common.system.watchdog import beat, paused
+
+SIDE_BY_SIDE = 8  # environments, at most, in which episodes are played
+
+
+class Played(NamedTuple):
+    """An episode: its raw undiscounted return, its length in steps, whether a limit of time cut it off."""
+
+    ret: float
+    length: int
+    cut: bool
 
 
 def evaluate(policy: Policy, env: EnvLike, episodes: int = 10, deterministic: bool = True,
              seed: int = 0) -> np.ndarray:
-    """Raw undiscounted returns [episodes] of whole episodes; the policy's statistics stay as they are.
+    """Raw undiscounted returns [episodes] of whole episodes; see `play_episodes`."""
+    return np.array([episode.ret for episode in play_episodes(policy, env, episodes, deterministic, seed)])
 
-    Up to 8 environments run side by side, each contributing a fixed share of the episodes: taking whichever finish
-    first would favour short ones. An Atari episode is a whole game, as the policy was trained to play it; games that
-    the frame cap cuts off are reported by a warning. Episodes begin where those of training with the same seed did not.
-    Raises UserError if the environment's spaces are not the policy's.
+
+def play_episodes(policy: Policy, env: EnvLike, episodes: int, deterministic: bool, seed: int) -> list[Played]:
+    """Whole episodes, nothing of them drawn; the policy's statistics stay as they are.
+
+    Up to 8 environments run side by side. An Atari episode is a whole game, as the policy was trained to play it; games
+    that the frame cap cuts off are reported by a warning. Episodes begin where those of training with the same seed did
+    not. Raises UserError if the environment's spaces are not the policy's.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     atari = atari_options(policy, env)
-    venv = make_vec_env(env, 1 if isinstance(env, gym.Env) else min(episodes, 8), atari=atari,
+    venv = make_vec_env(env, 1 if isinstance(env, gym.Env) else min(episodes, SIDE_BY_SIDE), atari=atari,
                         threads=tf_setup.threads_per_rank(Comm()))
     try:
         check_spaces(policy, venv.single_observation_space, venv.single_action_space)
         with tf_setup.limited_pools(1):  # few observations at a time: more threads would only wait for each other
-            returns, cut = _play(policy, venv, episodes, deterministic, seed)
+            played = Player(policy, venv, deterministic, seed).play(episodes)
+        cut = sum(episode.cut for episode in played)
         if cut and atari:
             warnings.warn(f"{cut} of {episodes} games were cut off after {atari.frame_cap:,} frames: the policy may "
-                          "have stalled, say by never pressing FIRE", stacklevel=2)
-        return returns
+                          "have stalled, say by never pressing FIRE", stacklevel=3)
+        return played
     finally:
         if not isinstance(env, gym.Env | VectorEnv):
             venv.close()
+
+
+def summary(played: Sequence[Played]) -> dict[str, Any]:
+    """Mean return of episodes, its standard error and 95% Student t interval (None of a single one), and the rest."""
+    returns, n = np.array([episode.ret for episode in played]), len(played)
+    mean, error = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    reach = None if error is None else error * float(stdtrit(n - 1, 0.975))
+    return {"mean": mean, "std_error": error, "interval": None if reach is None else [mean - reach, mean + reach],
+            "min": float(returns.min()), "max": float(returns.max()), "episodes": n,
+            "cut": sum(episode.cut for episode in played),
+            "eplenmean": float(np.mean([episode.length for episode in played]))}
 
 
 def atari_options(policy: Policy, env: EnvLike) -> AtariOptions | None:
@@ -62,6 +94,14 @@ def atari_options(policy: Policy, env: EnvLike) -> AtariOptions | None:
     return None
 
 
+def deterministic_in(policy: Policy, env: EnvLike, wanted: bool | None) -> bool:
+    """Whether to evaluate the most probable actions. Where nothing is `wanted`: but in Atari games.
+
+    There such a policy may stall, by never pressing FIRE; RL Baselines3 Zoo makes the same difference.
+    """
+    return atari_options(policy, env) is None if wanted is None else wanted
+
+
 def check_spaces(policy: Policy, observation_space: gym.Space, action_space: gym.Space) -> None:
     """Raises UserError unless an environment's spaces are the policy's."""
     for mine, theirs in ((policy.observation_space, observation_space), (policy.action_space, action_space)):
@@ -69,81 +109,139 @@ def check_spaces(policy: Policy, observation_space: gym.Space, action_space: gym
             raise UserError(f"the policy was made for the space {mine}, the environment has {theirs}")
 
 
-def _play(policy: Policy, venv: VectorEnv, episodes: int, deterministic: bool, seed: int
-          ) -> tuple[np.ndarray, int]:
-    """Raw returns [episodes], and how many of the episodes were truncated."""
-    N = venv.num_envs
-    quota = [episodes // N + (n < episodes % N) for n in range(N)]
-    returns: list[list[float]] = [[] for _ in range(N)]
-    totals, cut = np.zeros(N), 0
-    player = Player(policy, venv, deterministic, seed)
-    while any(len(done) < share for done, share in zip(returns, quota, strict=True)):
-        rewards, terminated, truncated = player.step()
-        totals += rewards
-        for n in np.flatnonzero(terminated | truncated):
-            if len(returns[n]) < quota[n]:
-                returns[n].append(float(totals[n]))
-                cut += bool(truncated[n])
-            totals[n] = 0.0
-    return np.array([r for per_env in returns for r in per_env]), cut
-
-
 class Player:
-    """A policy in a vector environment, with its memory if it has one; neither is trained nor normalised anew."""
+    """A policy in a vector environment, with its memory if it has one; neither is trained nor normalised anew.
 
-    def __init__(self, policy: Policy, venv: VectorEnv, deterministic: bool, seed: int) -> None:
-        self.policy, self.venv = policy, venv
-        self._act, self._deterministic, self._rng = policy.actor(), deterministic, stream(seed, "evaluation")
-        self._obs = reset(venv, env_seeds(seed, 0, venv.num_envs, "evaluation environments"))
-        self._state = policy.initial_state(venv.num_envs)
-        self._firsts, self._dead = np.ones(venv.num_envs, bool), np.zeros(venv.num_envs, bool)
+    All that is drawn comes from (seed, rank), and `when`, where it is played more than once.
+    """
+
+    def __init__(self, policy: Policy, venv: VectorEnv, deterministic: bool, seed: int, rank: int = 0,
+                 when: str = "") -> None:
+        self.policy, self.venv, N = policy, venv, venv.num_envs
+        self._act, self._deterministic = policy.actor(), deterministic
+        self._rng = stream(seed, f"evaluation{when}", rank)
+        self._obs = reset(venv, env_seeds(seed, rank, N, f"evaluation environments{when}"))
+        self._state = policy.initial_state(N)
+        self._firsts, self._dead = np.ones(N, bool), np.zeros(N, bool)
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+        self._returns, self._lengths = np.zeros(N), np.zeros(N, np.int64)
 
-    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One step of every environment: raw rewards, terminated, truncated, [N] each."""
+    def step(self) -> list[tuple[int, Played]]:
+        """One step of every environment; the episodes that end with it, each behind its environment's number."""
         policy = self.policy
         noise = None if self._deterministic else policy.noise(self._rng, (self.venv.num_envs,))
         memory = (self._state, self._firsts) if policy.recurrent else ()
         acted = self._act(policy.features(self._obs), noise, *memory)
         self._state = acted.state
         self._obs, rewards, terminated, truncated, _ = self.venv.step(policy.to_env(acted.actions))
+        beat()
         done = terminated | truncated
+        self._returns += np.where(self._dead, 0.0, rewards)
+        self._lengths += ~self._dead
+        ended = np.flatnonzero(done)
+        played = [(int(n), Played(float(self._returns[n]), int(self._lengths[n]), bool(truncated[n]))) for n in ended]
+        self._returns[ended], self._lengths[ended] = 0.0, 0
         # In NEXT_STEP mode an episode begins a step later, after the dead step.
         self._firsts, self._dead = (self._dead, done) if self._next_step else (done, self._dead)
-        return rewards, terminated, truncated
+        return played
+
+    def play(self, episodes: int) -> list[Played]:
+        """So many whole episodes, of each environment a fixed share.
+
+        Taking whichever finish first would favour short ones.
+        """
+        N = self.venv.num_envs
+        quota = [episodes // N + (n < episodes % N) for n in range(N)]
+        played: list[list[Played]] = [[] for _ in range(N)]
+        while any(len(mine) < share for mine, share in zip(played, quota, strict=True)):
+            for n, episode in self.step():
+                if len(played[n]) < quota[n]:
+                    played[n].append(episode)
+        return [episode for mine in played for episode in mine]
+
+
+class Evaluations(Stateful):
+    """A run's evaluations: whole episodes, unclipped games, after each `eval_interval`-th update and after the last.
+
+    What they do depends on the policy and (seed, rank, update) alone, and leaves nothing behind: each draws from
+    streams of its own, in environments that `make` makes for it, of a number and with options for games. So training
+    goes on as without them, and a run that was stopped repeats them. Episodes begin elsewhere each time: the best of
+    many evaluations from the same starts would be the luckiest there. `mean` is the last one's mean return.
+    """
+
+    STATE = ("mean",)
+
+    def __init__(self, policy: Policy, comm: Comm, run: RunOptions, updates: int, env: EnvLike,
+                 make: Callable[[int, AtariOptions | None], VectorEnv]) -> None:
+        if isinstance(env, gym.Env | VectorEnv):
+            raise UserError(f"eval_interval={run.eval_interval} is for an environment's id or factory: of a "
+                            f"{type(env).__name__} object, no other can be made to evaluate in")
+        self.policy, self.comm, self.run, self._updates, self._make = policy, comm, run, updates, make
+        self._atari = atari_options(policy, env)
+        self._deterministic = deterministic_in(policy, env, run.eval_deterministic)
+        self.venv: VectorEnv | None = None  # that of the evaluation in its course, or that failed
+        self.mean: float | None = None
+        self.seconds = 0.0  # that this rank played in the last one
+
+    def due(self, nupdates: int) -> bool:
+        """Whether one comes after that many updates."""
+        return nupdates % self.run.eval_interval == 0 or nupdates == self._updates
+
+    def after(self, nupdates: int) -> dict[str, Any]:
+        """The `summary` of an evaluation, of all ranks' episodes, after that many updates. Collective."""
+        start, comm, episodes = time.perf_counter(), self.comm, self.run.eval_episodes
+        mine = self._play(episodes // comm.size + (comm.rank < episodes % comm.size), nupdates)
+        self.seconds = time.perf_counter() - start
+        with paused():  # a rank that hangs is named by itself; others may have longer episodes than this one, or more
+            found = summary([episode for played in comm.gather(mine) for episode in played])
+        if not math.isfinite(found["mean"]):
+            raise comm.shared(UserError(f"a return in the evaluation after update {nupdates} is {found['mean']}: a "
+                                        "reward was"))
+        self.mean = found["mean"]
+        return found
+
+    def _play(self, episodes: int, nupdates: int) -> list[Played]:
+        if episodes == 0:
+            return []
+        self.venv = self._make(min(episodes, SIDE_BY_SIDE), self._atari)
+        try:
+            player = Player(self.policy, self.venv, self._deterministic, self.run.seed, self.comm.rank,
+                            f" after update {nupdates}")
+            played = player.play(episodes)
+        except BaseException:  # who waits for a worker in the middle of a step waits for ever
+            close(self.venv, at_once=True)
+            raise
+        self.venv.close()
+        self.venv = None
+        return played
 
 
 def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bool, seed: int,
-                   folder: str) -> Iterator[tuple[float, bool]]:
-    """Plays in a window where there is a display, else into a video per episode in `folder`, or one with a number.
+                   path: str | None) -> Iterator[Played]:
+    """Plays in a window, or into the video file `path`, one episode after the other; yields each.
 
-    Yields each episode's raw return and whether a time limit cut it off. An Atari episode is a whole game. Raises
-    UserError where the environment's spaces are not the policy's or a package that is needed is missing.
+    An Atari episode is a whole game. Raises UserError where the environment's spaces are not the policy's or a package
+    that is needed is missing.
     """
-    window = video.has_display()
-    if not window:
+    if path is not None:
         video.prepare()
-        folder = own_folder(folder)
-        print(f"no display: videos go to {folder}", flush=True)
     atari = atari_options(policy, env_id)
 
     def factory() -> gym.Env:
-        env = make_one(env_id, "human" if window else "rgb_array", atari=atari)
-        return env if window else video.record_episodes(env, folder, episodes)
+        env = make_one(env_id, "human" if path is None else "rgb_array", atari=atari)
+        return env if path is None else video.Film(env, path, episodes)
 
     with video.drawing(env_id):
         venv = in_workers([factory])
     try:
+        check_spaces(policy, venv.single_observation_space, venv.single_action_space)
         with video.drawing(env_id):
-            check_spaces(policy, venv.single_observation_space, venv.single_action_space)
             player = Player(policy, venv, deterministic, seed)
-        total, played = 0.0, 0
+        played = 0
         while played < episodes:
-            rewards, terminated, truncated = player.step()
-            total += float(rewards[0])
-            if terminated[0] or truncated[0]:
-                yield total, bool(truncated[0])
-                total, played = 0.0, played + 1
+            for _, episode in player.step():
+                yield episode
+                played += 1
     except BaseException:  # who waits for a worker in the middle of a step waits for ever
         close(venv, at_once=True)
         raise

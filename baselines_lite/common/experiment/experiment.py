@@ -20,6 +20,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,8 +37,9 @@ from baselines_lite.common.envs.make import family_of
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, spec_of
 from baselines_lite.common.envs.workers import awaited, close, failed
 from baselines_lite.common.experiment import resume
-from baselines_lite.common.experiment.config import algorithm_name, resolve, with_budget
+from baselines_lite.common.experiment.config import PATHS, algorithm_name, check_alike, resolve, with_budget
 from baselines_lite.common.experiment.continuation import Continuation
+from baselines_lite.common.experiment.evaluation import Evaluations
 from baselines_lite.common.experiment.last_whole import LastWhole
 from baselines_lite.common.experiment.logger import Logger, versions
 from baselines_lite.common.experiment.places import check_room, places
@@ -50,14 +52,13 @@ from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.replay_collector import Experience, ReplayCollector
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system import tf_setup
-from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm, get_comm
 from baselines_lite.common.system.options import to_dict
 from baselines_lite.common.system.stop_signals import StopSignals
 from baselines_lite.common.system.watchdog import Watchdog, beat, paused
 
-PATHS = ("log_path", "save_path", "load_path")
-BEST = "best.safetensors"  # the policy with the highest mean return at a checkpoint, beside the log
+BEST = "best.safetensors"  # beside the log: the policy with the highest mean return at an evaluation, else a checkpoint
 RENEW_AFTER = 10_000  # steps, at least, after which environments whose state cannot be kept begin anew
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 
@@ -80,28 +81,30 @@ class Experiment(Report):
         self.comm = comm or get_comm()
         self.algorithm = algorithm_name(package)
         self.start = time.perf_counter()
-        self._signals, self.stop = StopSignals(self._notice), None  # why the run ends, once it does
+        self._signals, self.stop = StopSignals(self.say_signal), None  # why the run ends, once it does
         self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
-        self._whole: LastWhole | None = None
         self._begun = False  # whether an update has ended here
         self.nupdates = self.total_timesteps = 0
-        self.window, self.shares = EpisodeWindow(), Shares(self.comm)
+        self.window = EpisodeWindow()
         self.log_ends: dict[str, int] | None = None  # the log's lengths without a last row that is not due
         with self.comm.guarded():
             self.given, facts = self._asked(with_budget(options, total_timesteps))
             self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
-            self.comm.together(self._check_alike)
+            all_ranks = self.comm.gather({k: v and str(v) for k, v in {**vars(self.run), **vars(self.config)}.items()})
+            self.comm.together(lambda: check_alike(all_ranks))
             self._follow_rank_0()
-            news = self.comm.together(lambda: self._check_same(facts))
+            news = self.comm.together(
+                lambda: facts and resume.check_same(facts["settings"], self.settings(), self.config))
             self.comm.together(lambda: self._take_places(news), root_only=True)
             self.continuation = Continuation(self.comm, self.log_path and self.log_path / resume.FOLDER, self.run,
                                               self.environments, max(1, self.planned_updates // 20))
             if facts is not None:
                 self._go_on()
             self.keep(window=self.window, policy=self.policy)
-            if self.buffer is not None:
-                self.keep(buffer=self.buffer)
+            others = {"buffer": self.buffer, "evaluations": self.evaluations}
+            self.keep(**{name: thing for name, thing in others.items() if thing is not None})
         self.stop = self._why_stop(0)
+        self.shares = Shares(self.comm, *(["eval"] if self.evaluations else []))
         self.shares.begin(self.total_timesteps)
 
     def _asked(self, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -130,10 +133,10 @@ class Experiment(Report):
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)
 
-        def make() -> VectorEnv:
-            return make_vec_env(env, self.config.num_env, vec=self.run.vec,
-                                render_mode="rgb_array" if videos else None, verbose=self.run.verbose,
-                                atari=resolved.atari, threads=self.threads)
+        def make(num_env: int = self.config.num_env, atari: AtariOptions | None = resolved.atari,
+                 render_mode: str | None = "rgb_array" if videos else None) -> VectorEnv:
+            return make_vec_env(env, num_env, vec=self.run.vec, render_mode=render_mode, verbose=self.run.verbose,
+                                atari=atari, threads=self.threads)
 
         venv = make()
         if self.family == "atari":
@@ -151,25 +154,9 @@ class Experiment(Report):
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch
         self.renew_every = max(1, self.planned_updates // 20, -(-RENEW_AFTER // cfg.nsteps))  # updates
-
-    def _check_alike(self) -> None:
-        """Raises UserError on all ranks if their settings differ: they would wait for each other for ever.
-
-        Paths may, where rank 0 has one; see _follow_rank_0.
-        """
-        all_ranks = self.comm.gather({k: v and str(v) for k, v in (to_dict(self.run) | to_dict(self.config)).items()})
-        for name, first in all_ranks[0].items():
-            values = [settings[name] for settings in all_ranks]
-            if name in PATHS and first is None and any(values):
-                raise UserError(f"{name} is given on rank {values.index(next(filter(None, values)))}, but not on rank "
-                                "0, which reads and writes the files of all ranks; give it there")
-            if name not in PATHS and any(value != first for value in values):
-                raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
-
-    def _check_same(self, facts: dict[str, Any] | None) -> list[str]:
-        """Raises UserError where a run that goes on would be another one; what is to be said of it."""
-        budget_matters = self.run.schedule_timesteps is None and resume.depends_on_budget(self.config)
-        return [] if facts is None else resume.check_same(facts["settings"], self.settings(), budget_matters)
+        self.evaluations = Evaluations(
+            self.policy, self.comm, self.run, self.planned_updates, env, partial(make, render_mode=None)
+        ) if self.run.eval_interval else None
 
     def _follow_rank_0(self) -> None:
         """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
@@ -178,12 +165,13 @@ class Experiment(Report):
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
         self.folder = self.log_path or Path(self.run.save_path or ".").parent  # for what is written beside the log
         self.save_path = self.run.save_path or (self.log_path and str(self.log_path / "model.safetensors"))
+        self._whole = LastWhole(self.policy, self.save_path)
         if self.run.load_path:
             self.comm.together(lambda: load_into(self.policy, self.run.load_path), root_only=True)
         if self.comm.size > 1:
             self.policy.restore(self.comm.broadcast(self.policy.state()))
 
-    def _take_places(self, news: list[str]) -> None:
+    def _take_places(self, news: list[str] | None) -> None:
         if self.save_path:
             self.policy.description()  # what cannot be saved is found before it is trained
         with contextlib.ExitStack() as held:
@@ -192,12 +180,12 @@ class Experiment(Report):
                 check_room(self.log_path, 1.1 * self.buffer.nbytes * self.comm.local_size)
             self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}",
                                  self.planned_updates * self.batch, self.run.print_interval, self.run.tensorboard,
-                                 resumed=self.run.resume is not None)
+                                 resumed=self.run.resume is not None, evaluations=self.evaluations is not None)
             if self.run.resume is None:
                 self.logger.header(self.env_name)
                 self.logger.config(self.describe())
             self.say_start()
-            for line in [f"an earlier run's files are now in {aside}"] if aside else news:
+            for line in [f"an earlier run's files are now in {aside}"] if aside else news or []:
                 self.logger.say(line)
             if self.run.save_video_interval > 0:
                 every = max(1, self.run.save_video_interval // self.config.num_env)
@@ -213,10 +201,7 @@ class Experiment(Report):
         self.start -= facts["time_elapsed"]
         lost = self.comm.together(lambda: self.logger.go_on(facts["logs"], self.total_timesteps), root_only=True)
         if self.comm.rank == 0:
-            self.logger.say(f"goes on after update {self.nupdates}, {self.total_timesteps:,} steps; "
-                            f"{counted(lost, 'row')} of the log behind it cut off")
-            for line in resume.elsewhere(facts.get("place"), self.place()):
-                self.logger.say(line)
+            self.say_going_on(lost, facts.get("place"))
 
     def keep(self, **things: Any) -> None:
         """Names what the next update depends on beside policy, collector and buffer: it belongs to every checkpoint.
@@ -228,7 +213,7 @@ class Experiment(Report):
 
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
-        self._held.enter_context(Watchdog(self.comm, self.run.stall_timeout, lambda frames: awaited(self.venv, frames)))
+        self._held.enter_context(Watchdog(self.comm, self.run.stall_timeout, partial(self._where, awaited)))
         if self.comm.size == 1:
             self._listen()
         return self
@@ -240,10 +225,6 @@ class Experiment(Report):
         """
         self._signals.listen()
         self._held.callback(self._signals.restore)
-
-    def _notice(self, number: signal.Signals) -> None:
-        if self.comm.rank == 0:
-            self.logger.say(f"{number.name}: the run stops after this update; a second one ends it at once")
 
     def shape_rewards(self, rewards: np.ndarray) -> np.ndarray:
         """Raw rewards as they are trained on: clipped to their sign where Atari's options say so, and scaled."""
@@ -300,7 +281,8 @@ class Experiment(Report):
 
     def log(self, rollout: Rollout | Experience, stats: Mapping[str, float | Callable[[], float]],
             times: Mapping[str, float] | None = None) -> None:
-        """Ends an update: counts it, shares what the ranks must agree on, writes a row, decides whether to go on.
+        """Ends an update: counts it, evaluates where it is time, shares what the ranks must agree on, writes a row,
+        decides whether to go on.
 
         `stats` are figures of this update by column name, or functions that find one, called where a row is written;
         their mean over ranks is logged. `times` are seconds that an algorithm's own stages took, whose shares are
@@ -319,6 +301,8 @@ class Experiment(Report):
                 self.say_forgotten()
         self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
         odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x)), None)
+        if self.evaluations is not None and self.evaluations.due(self.nupdates):
+            self._evaluate(odd)
         everyone = self.comm.gather((self._signals.number, self.continuation.rested, rollout.episodes, odd))
         signals, rested, episodes, odd = zip(*everyone, strict=True)
         finished = in_order(episodes)
@@ -328,9 +312,7 @@ class Experiment(Report):
         if self.nupdates % CHECK_EVERY == 0 or due or any(odd):
             loss = next(filter(None, odd), None)
             self.comm.together(lambda: self.continuation.check(self.nupdates, loss, everything=due))
-        if self.save_path:
-            self._whole = self._whole or LastWhole(self.policy)
-            self._whole.note(self.total_timesteps)
+        self._whole.note(self.total_timesteps)
         if self.comm.rank == 0:
             self.logger.episodes(finished)
         regular = self.nupdates % self.run.log_interval == 0
@@ -344,14 +326,33 @@ class Experiment(Report):
         if self.environments.unknown is not None and self.nupdates % self.renew_every == 0:
             self._collector.renew(f"environments from update {self.nupdates}")
         if due:
-            self.shares.add(checkpoint=self.continuation.write(
-                self.nupdates, self.window.eprewmean, lambda: self._save(self.log_path / BEST), self.facts))
+            if self.evaluations is None:
+                self._keep_if_best(self.window.eprewmean)
+            self.shares.add(checkpoint=self.continuation.write(self.nupdates, self.facts))
+
+    def _evaluate(self, loss: str | None) -> None:
+        """Evaluates the policy, logs that, and keeps the policy if it is the best so far. Collective.
+
+        It must be sound: see Continuation.check for `loss`.
+        """
+        self.comm.together(lambda: self.continuation.check(self.nupdates, loss, everything=False))
+        self._whole.note(self.total_timesteps)
+        found = self.evaluations.after(self.nupdates)
+        self.shares.add(eval=self.evaluations.seconds)
+        if self.comm.rank == 0:
+            self.logger.evaluation({**found, "total_timesteps": self.total_timesteps, "time_elapsed": self.elapsed})
+        self._keep_if_best(found["mean"])
+
+    def _keep_if_best(self, mean: float | None) -> None:
+        if self.log_path is not None and self.continuation.is_best(mean):
+            self._save(self.log_path / BEST)
 
     def _why_stop(self, signal_number: int) -> str | None:
         target, window = self.run.target_return, self.window
+        mean = (window.eprewmean if window.full else None) if self.evaluations is None else self.evaluations.mean
         if signal_number:
             return f"stopped by {signal.Signals(signal_number).name}"
-        if target is not None and window.full and window.eprewmean >= target:
+        if target is not None and mean is not None and mean >= target:
             return f"reached the target return {target:g}"
         if self.nupdates == self.planned_updates:
             return "used the whole budget"
@@ -375,7 +376,10 @@ class Experiment(Report):
         else:
             self._signals.restore()
             self._note_environment(error)
-            self._save_last_whole(error)
+            # No collective: others may never come to one. After what was raised on all ranks together rank 0 saves for
+            # all, after anything else the rank that failed, since its end ends the others wherever they are.
+            if self.comm.rank == 0 or not getattr(error, "on_all_ranks", False):
+                self._whole.save()
             if self.comm.rank == 0:
                 self.logger.close()
         if self._own_env:
@@ -394,19 +398,15 @@ class Experiment(Report):
 
     def _note_environment(self, error: BaseException) -> None:
         """Adds to an exception which environment raised it, if one did."""
-        where = None if isinstance(error, UserError | KeyboardInterrupt) else failed(self.venv, error)
+        where = None if isinstance(error, UserError | KeyboardInterrupt) else self._where(failed, error)
         if where:
             error.add_note(f"This came from {where} of rank {self.comm.rank}.")
 
-    def _save_last_whole(self, error: BaseException) -> None:
-        """Saves the policy as the last whole update left it, if there was one and it is sound.
-
-        No collective: others may never come to one. After what was raised on all ranks together rank 0 saves for all,
-        after anything else the rank that failed, since its end ends the others wherever they are.
-        """
-        elsewhere = self.comm.rank > 0 and getattr(error, "on_all_ranks", False)
-        if self._whole is not None and not elsewhere:
-            self._whole.save(self.save_path)
+    def _where(self, find: Callable[[VectorEnv, Any], str | None], trace: Any) -> str | None:
+        """The environment that `find` finds in a trace: of those of the evaluation, while there is one."""
+        evaluated = None if self.evaluations is None else self.evaluations.venv
+        found = find(self.venv if evaluated is None else evaluated, trace)
+        return found if found is None or evaluated is None else f"{found} of the evaluation"
 
 
 def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:

@@ -11,25 +11,31 @@ from baselines_lite.common.system.errors import UserError
 
 
 class LastWhole:
-    """A policy's weights and statistics after the last whole update."""
+    """A policy's weights and statistics after the last whole update, for the file `path`. None: nothing is kept."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy, self._weights = policy, Snapshot(policy.variables)
+    def __init__(self, policy: Policy, path: str | None) -> None:
+        self._policy, self._path = policy, path
+        self._weights: Snapshot | None = None
 
     def note(self, steps: int) -> None:
         """An update is whole, after that many steps."""
+        if self._path is None:
+            return
+        self._weights = self._weights or Snapshot(self._policy.variables)
         self._steps, self._statistics = steps, self._policy.normalize.statistics()
         self._weights.take()
 
-    def save(self, path: str) -> None:
+    def save(self) -> None:
         """Makes the policy what it was then, and saves it if it is sound; says so, or what went wrong."""
+        if self._weights is None:
+            return
         self._weights.restore()
         self._policy.normalize.load(self._statistics)
         if not is_sound(self._policy):
             return
         try:
-            self._policy.save(path)
+            self._policy.save(self._path)
         except UserError as problem:
             print(problem, file=sys.stderr, flush=True)
         else:
-            print(f"the policy after {self._steps:,} steps, the last whole update, is saved: {path}", flush=True)
+            print(f"the policy after {self._steps:,} steps, the last whole update, is saved: {self._path}", flush=True)

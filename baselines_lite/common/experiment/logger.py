@@ -1,4 +1,7 @@
-"""What a run writes down: a table on stdout, progress.csv, progress.json, monitor.csv, config.json. Rank 0 only."""
+"""What a run writes down: a table on stdout, progress.csv, progress.json, monitor.csv, evaluations.csv, config.json.
+
+Rank 0 only.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.version import __version__
 
 if TYPE_CHECKING:  # it loads TensorFlow
     from baselines_lite.common.envs.episode_stats import Episode
 
-FILES = ("progress.csv", "progress.json", "monitor.csv", "config.json", "curve.png", "tensorboard")
+ROWS = ("progress.csv", "progress.json", "monitor.csv", "evaluations.csv")  # the last where there are evaluations
+FILES = (*ROWS, "config.json", "curve.png", "tensorboard")
+EVALUATION = ("total_timesteps", "mean", "std_error", "episodes", "eplenmean", "time_elapsed")  # a row of these
 
 
 def as_json(value: Any) -> Any:
@@ -42,7 +47,7 @@ class Logger:
     """
 
     def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0,
-                 tensorboard: bool = False, resumed: bool = False) -> None:
+                 tensorboard: bool = False, resumed: bool = False, evaluations: bool = False) -> None:
         self.path = None if path is None else Path(path)
         self._title, self._total, self._interval = title, total_timesteps, print_interval
         self._last_print = float("-inf")
@@ -51,7 +56,7 @@ class Logger:
         if self.path is not None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                for name in ("progress.csv", "progress.json", "monitor.csv"):
+                for name in ROWS if evaluations else ROWS[:-1]:
                     self._files[name] = (self.path / name).open("a" if resumed else "w", newline="", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
@@ -97,7 +102,9 @@ class Logger:
             (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
 
     def header(self, env: str) -> None:
-        """Starts monitor.csv, in the format of Baselines' Monitor: a JSON comment, then r, l, t."""
+        """Starts evaluations.csv, and monitor.csv in the format of Baselines' Monitor: a JSON comment, then r, l, t."""
+        if "evaluations.csv" in self._files:
+            self._files["evaluations.csv"].write(",".join(EVALUATION) + "\n")
         if self._files:
             self._files["monitor.csv"].write(f"#{json.dumps({'t_start': time.time(), 'env_id': env})}\nr,l,t\n")
 
@@ -105,6 +112,18 @@ class Logger:
         """Adds finished episodes to monitor.csv: raw return, length in steps, seconds since the start."""
         if self._files:
             self._files["monitor.csv"].writelines(f"{e.r:.9g},{e.l},{e.t:.6f}\n" for e in episodes)
+
+    def evaluation(self, values: Mapping[str, Any]) -> None:
+        """Adds an evaluation to evaluations.csv and TensorBoard's events, and tells it on stdout."""
+        cells = {name: values[name] for name in EVALUATION}
+        if self._files:
+            self._write("evaluations.csv", cells)
+            self._files["evaluations.csv"].flush()
+        steps, error = cells["total_timesteps"], cells["std_error"]
+        self._add_events(steps, {f"eval/{name}": value for name, value in cells.items() if name != "total_timesteps"})
+        spread = "" if error is None else f" (standard error {error:.3g})"
+        self.say(f"evaluation after {steps:,} steps: mean return {cells['mean']:.5g}{spread} over "
+                 f"{counted(cells['episodes'], 'episode')}")
 
     def say(self, line: str) -> None:
         """Prints a line above the progress line."""
@@ -121,13 +140,23 @@ class Logger:
             raise ValueError(f"the columns changed: {sorted(set(values) ^ set(self._columns))}")
         cells = {name: values[name] for name in self._columns}
         if self._files:
-            csv.writer(self._files["progress.csv"], lineterminator="\n").writerow(
-                ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
+            self._write("progress.csv", cells)
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in cells.items()}
             self._files["progress.json"].write(json.dumps(finite) + "\n")
             for file in self._files.values():
                 file.flush()
         steps = values["total_timesteps"]
+        self._add_events(steps, cells)
+        self._bar.update(steps - self._bar.n)
+        if last or time.monotonic() - self._last_print >= self._interval:
+            self._last_print = time.monotonic()
+            self._print_table(cells, steps)
+
+    def _write(self, name: str, cells: Mapping[str, Any]) -> None:
+        csv.writer(self._files[name], lineterminator="\n").writerow(
+            ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
+
+    def _add_events(self, steps: int, cells: Mapping[str, Any]) -> None:
         if self._event_writer is not None:
             import tensorflow as tf
 
@@ -137,10 +166,6 @@ class Logger:
                     if value is not None:
                         tf.summary.scalar(name, value)
             self._events.flush()
-        self._bar.update(steps - self._bar.n)
-        if last or time.monotonic() - self._last_print >= self._interval:
-            self._last_print = time.monotonic()
-            self._print_table(cells, steps)
 
     def _print_table(self, cells: dict[str, Any], steps: int) -> None:
         lines = []

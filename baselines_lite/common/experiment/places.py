@@ -26,7 +26,7 @@ def places(run: RunOptions, save_path: str | None, folder: Path) -> Iterator[str
     path = Path(save_path) if save_path else None
     if path and (path.is_dir() or str(save_path).endswith(("/", os.sep))):
         raise UserError(f"save_path={save_path} is a folder; name a file in it, such as {path / 'model.safetensors'}")
-    if path and not writable(path.parent):
+    if path and not folders.writable(path.parent):
         raise UserError(f"cannot write the model file {save_path!r}: its folder is not writable")
     names = (*FILES, *BESIDE) if run.log_path else ["videos"] if run.save_video_interval else ()
     if run.log_path and path and path.parent.resolve() == Path(run.log_path).resolve():
@@ -50,12 +50,3 @@ def check_room(folder: Path, nbytes: float) -> None:
     if free < nbytes:
         raise UserError(f"checkpoints in {str(folder)!r} take up to {nbytes / 1e9:.1f} GB, but only {free / 1e9:.1f} "
                         "GB are free there; lower buffer_size, or give another log_path")
-
-
-def writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made if need be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from baselines_lite.common.experiment.evaluation import play_command
 from baselines_lite.common.experiment.logger import as_json
 from baselines_lite.common.experiment.plotting import plot_run
-from baselines_lite.common.experiment.resume import plain_options
+from baselines_lite.common.experiment.resume import elsewhere, plain_options
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import counted
@@ -21,16 +22,16 @@ from baselines_lite.common.system.options import to_dict
 
 
 class Shares:
-    """Seconds by stage since a row was begun, on this rank: env, act, comm, checkpoint, and an algorithm's own."""
+    """Seconds by stage since a row was begun, on this rank: env, act, comm, checkpoint, others, an algorithm's own."""
 
-    def __init__(self, comm: Comm) -> None:
-        self._comm = comm
+    def __init__(self, comm: Comm, *others: str) -> None:
+        self._comm, self._stages = comm, ("env", "act", "comm", "checkpoint", *others)
         self.begin(0)
 
     def begin(self, total_timesteps: int) -> None:
         """Begins a row after that many steps."""
         self._start, self._steps, self._before = time.perf_counter(), total_timesteps, self._comm.seconds
-        self.seconds = dict.fromkeys(("env", "act", "comm", "checkpoint"), 0.0)
+        self.seconds = dict.fromkeys(self._stages, 0.0)
 
     def add(self, **seconds: float) -> None:
         """Takes in what stages took."""
@@ -107,6 +108,18 @@ class Report:
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so that it gains "
                 "nothing from it and may lose")
+
+    def say_going_on(self, lost: int, place: Any) -> None:
+        """Says from where the run goes on: with so many rows fewer, and from what `place`."""
+        self.logger.say(f"goes on after update {self.nupdates}, {self.total_timesteps:,} steps; "
+                        f"{counted(lost, 'row')} of the log behind it cut off")
+        for line in elsewhere(place, self.place()):
+            self.logger.say(line)
+
+    def say_signal(self, number: signal.Signals) -> None:
+        """Says what a signal will do."""
+        if self.comm.rank == 0:
+            self.logger.say(f"{number.name}: the run stops after this update; a second one ends it at once")
 
     def say_forgotten(self) -> None:
         """Says what a run that goes on would not have again, although it is made to be kept."""

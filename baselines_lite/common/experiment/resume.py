@@ -69,10 +69,11 @@ def depends_on_budget(config: Any) -> bool:
     return config.uses_budget or any(isinstance(value, Schedule) and value.falls for value in vars(config).values())
 
 
-def check_same(then: Mapping[str, Any], now: Mapping[str, Any], budget_matters: bool) -> list[str]:
+def check_same(then: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> list[str]:
     """Raises UserError where a run that goes on would be another; what is only to be said.
 
-    `then` and `now` are what the run depends on by name: options, and what they are given to.
+    `then` and `now` are what the run depends on by name: options, and what they are given to. `config` is that of its
+    algorithm.
     """
     first = ("algorithm", "env", "ranks")  # on which the others depend
     for name in (*first, *sorted({*then, *now} - FREE - {"num_timesteps", *first})):
@@ -82,7 +83,7 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], budget_matters: 
     before, after = then["num_timesteps"], now["num_timesteps"]
     if after == before:
         return []
-    if budget_matters:
+    if now["schedule_timesteps"] is None and depends_on_budget(config):
         raise UserError(f"the run that is to go on has num_timesteps={before}, not {after}, and schedules that fall "
                         "until then: leave it away, or begin another run (schedule_timesteps lets it be extended)")
     return [f"num_timesteps is {after:,} now, instead of {before:,}"]

@@ -35,6 +35,15 @@ def own_folder(path: str) -> str:
             raise UserError(f"cannot make the folder {name!r}: {error.strerror}") from None
 
 
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 @contextlib.contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
     """Within the block, this run alone has the lock file `path`. Raises UserError, about `what`, where another has it.
