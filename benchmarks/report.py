@@ -129,9 +129,10 @@ def ours(runs: Mapping[str, Sequence[Result]]) -> str:
     body = []
     for alg, results in runs.items():
         cells = [cell(scores_of(results, kind)) for kind in KINDS]
-        hours = np.mean([r.facts["seconds"] for r in results]) / 3600
+        seconds = [r.facts["seconds"] for r in results]
+        hours = "" if None in seconds else f"{np.mean(seconds) / 3600:.2f}"
         commits = sorted({str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")) for r in results})
-        body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), f"{hours:.2f}",
+        body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), hours,
                      ", ".join(commits)])
     return rows(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], body)
 
@@ -201,10 +202,10 @@ def overview(suites: Mapping[str, Runs]) -> str:
     """The page of all suites: a table each, of the first kind of score."""
     text = ["# Results", "Made by `python -m benchmarks.report` from the files in these folders; `page.html`, which it "
             "writes too, shows curves, seeds and commands without network. Scores here are mean returns of the last "
-            f"100 episodes of training. {HOW}"]
+            f"100 episodes of training, or of the last evaluation where that is what a check asks for. {HOW}"]
     for name, runs in suites.items():
         algorithms = list(dict.fromkeys(alg for task in SUITES[name] for alg in runs.get(task, {})))
-        body = [[f"{task.env} ({steps(task.steps)})", *(cell(scores_of(runs[key].get(alg, ()), "last100"))
+        body = [[f"{task.env} ({steps(task.steps)})", *(cell(scores_of(runs[key].get(alg, ()), task.by))
                                                         for alg in algorithms)]
                 for key, task in SUITES[name].items() if key in runs]
         text += [f"## [{name}]({name}/README.md)", rows(["task", *algorithms], body)]
@@ -227,11 +228,13 @@ def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(high, wide, place)
         for row, (alg, results) in enumerate(runs[name].items()):
-            scores, color = scores_of(results, "last100"), look[alg][0]
+            scores, color = scores_of(results, tasks[name].by), look[alg][0]
+            if not len(scores):
+                continue
             axes.plot(scores, np.full(len(scores), row), "o", color=color, markersize=4, alpha=0.5)
             axes.plot(interval(scores) or (), (row, row)[: 2 * (len(scores) >= ENOUGH)], color=color, linewidth=2)
             axes.plot(scores.mean(), row, "|", color=color, markersize=12, markeredgewidth=2)
-        axes.set(title=tasks[name].env, xlabel="last 100 episodes of training", yticks=range(len(runs[name])),
+        axes.set(title=tasks[name].env, xlabel=KINDS[tasks[name].by], yticks=range(len(runs[name])),
                  yticklabels=list(runs[name]), ylim=(len(runs[name]) - 0.5, -0.5))
         axes.grid(alpha=0.3)
     save(figure, png)

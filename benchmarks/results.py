@@ -63,7 +63,7 @@ def table(path: Path, head: tuple[str, ...], rows: np.ndarray) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
-        writer.writerows([f"{x:.6g}" if x != int(x) else int(x) for x in row] for row in rows)
+        writer.writerows([int(x) if np.isfinite(x) and x == int(x) else f"{x:.6g}" for x in row] for row in rows)
 
 
 def scores_of(returns: np.ndarray, evaluations: np.ndarray) -> dict[str, float]:

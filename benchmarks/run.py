@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> int:
     states = {job.name: state(job, place, codes[job.name]) for job, place in wanted}
     todo = shard([pair for pair in wanted if states[pair[0].name] != "there"], given.shard)
     old = [name for name, found in states.items() if found == "old"]
-    print(f"{given.suite}: {list(states.values()).count('there')} of {counted(len(states), 'result')} are there, "
+    print(f"{given.suite}: {counted(list(states.values()).count('there'), 'result')} of {len(states)} there, "
           f"{len(todo)} to do here" + (f"; of older code or another command: {', '.join(old)}" if old else ""))
     if given.plan:
         return 0
@@ -88,9 +88,8 @@ def jobs_of(given: argparse.Namespace) -> list[tuple[Job, Place]]:
 def job_of(task: Task, alg: str, seed: int) -> Job:
     """The run of an algorithm in a task: evaluated about twenty times, for the last time at its end."""
     flags = task.flags_of(alg)
-    job = Job(alg, task.env, flags, task.ranks, seed)
-    resolved = job.resolved()
-    updates = int(task.steps) // (resolved.config.num_env * resolved.config.nsteps * task.ranks)
+    config = Job(alg, task.env, {**flags, "eval_interval": "1"}, task.ranks, seed).resolved().config
+    updates = int(float(flags["num_timesteps"])) // (config.num_env * config.nsteps * task.ranks)
     return Job(alg, task.env, {**flags, "eval_interval": str(max(1, updates // EVALUATIONS))}, task.ranks, seed)
 
 

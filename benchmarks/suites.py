@@ -44,8 +44,10 @@ class Task:
 # calls a task solved, for Pendulum, which has none, the return of the zoo's PPO; on MuJoCo the better one of the
 # original's two table values. Of games both are from Mnih et al. 2015: random actions, a human.
 CLASSIC = {
-    "cartpole": Task("CartPole-v1", 2e5, DISCRETE, 22, 475),
-    "acrobot": Task("Acrobot-v1", 3e5, DISCRETE, -497, -100),
+    "cartpole": Task("CartPole-v1", 2e5, DISCRETE, 22, 475, goals={
+        "vpg": 400, "npg": 475, "trpo_mpi": 475, "ppo1": 475, "ppo2": 475, "a2c": 450, "acktr": 475, "acer": 450,
+        "deepq": 450}),
+    "acrobot": Task("Acrobot-v1", 3e5, DISCRETE, -497, -100, goals={"ppo2": -90}),
     "mountaincar": Task("MountainCar-v0", 5e5, DISCRETE, -200, -110),
     "lunarlander": Task("LunarLander-v3", 1e6, DISCRETE, -182, 200),
     "pendulum": Task("Pendulum-v1", 3e5, CONTINUOUS, -1241, -172),
@@ -58,13 +60,17 @@ MUJOCO = {
     "humanoid": ("Humanoid-v5", None, None)}
 GAMES = {"beamrider": (364, 5775), "breakout": (1.7, 31.8), "enduro": (0, 310), "pong": (-20.7, 9.3),
          "qbert": (164, 13455), "seaquest": (68, 20182), "spaceinvaders": (148, 1652)}
+GOALS = {  # published at as many steps, or what has once been reached where that is more
+    "halfcheetah": {"npg": 900, "trpo_mpi": 1290, "ppo1": 1669, "ppo2": 1669, "a2c": 1000, "acktr": 1450},
+    "hopper": {"npg": 1500, "trpo_mpi": 1913, "ppo1": 2316, "ppo2": 2316, "a2c": 700, "acktr": 2000},
+    "pong": {"a2c": -12}, "breakout": {"a2c": 33}}  # a quarter of published runs, whose rate falls over 10M steps
 NAMES = {"beamrider": "BeamRider", "spaceinvaders": "SpaceInvaders"}
 
 
-def atari(steps: float, **flags: str) -> dict[str, Task]:
+def atari(steps: float, goals: Mapping[str, Mapping[str, float]], **flags: str) -> dict[str, Task]:
     """The seven games, for so many steps."""
-    return {game: Task(f"{NAMES.get(game, game.title())}NoFrameskip-v4", steps, DISCRETE, *scale, flags=flags)
-            for game, scale in GAMES.items()}
+    return {game: Task(f"{NAMES.get(game, game.title())}NoFrameskip-v4", steps, DISCRETE, *scale, flags=flags,
+                       goals=goals.get(game, {})) for game, scale in GAMES.items()}
 
 
 TOY = "baselines_lite.common.envs.toy_envs:"
@@ -103,23 +109,41 @@ CHECKS = {
             "ppo2": {"nsteps": "10", "nminibatches": "1", "lr": "linear:1e-3"},
             "a2c": {"nsteps": "10", "num_env": "2", "lr": "linear:5e-3"},
             "acer": {"replay_start": "200", "num_env": "2", "lr": "linear:1e-2"}}),
+    "sequence-mlp": Task(f"{TOY}FixedSequence-v0", 5e4, ("ppo2",), by="evaluation", flags={
+        **EVALUATED, "gamma": "0.9", "nsteps": "10", "nminibatches": "1", "lr": "linear:1e-3"}),
     "masked-cartpole": Task(f"{TOY}MaskedCartPole-v1", 3e5, ("ppo2",), goals={"ppo2": 400}, flags={
         "network": "lstm", "env_type": "classic_control", "nsteps": "128", "normalize_observations": "true",
         "gamma": "0.98", "lam": "0.8"}),
     "cartpole-4ranks": ranks("CartPole-v1", 2e5, 4, 475, {
         alg: {} for alg in ("vpg", "npg", "trpo_mpi", "ppo1")}, num_env="2"),
     "cartpole-2ranks": ranks("CartPole-v1", 3e5, 2, 450, {
-        "ppo2": {}, "a2c": {"num_env": "4"}, "acktr": {"num_env": "4"}, "acer": {"num_env": "4"},
-        "deepq": {"train_freq": "1", "batch_size": "64", "buffer_size": "50000"}}),
+        "ppo2": {"num_timesteps": "100000"}, "a2c": {"num_env": "4"}, "acktr": {"num_env": "4"},
+        "acer": {"num_env": "4"}, "deepq": {"num_timesteps": "100000", "train_freq": "1", "batch_size": "64",
+                                            "buffer_size": "50000"}}),
+    "pendulum": Task("Pendulum-v1", 3e4, ("ddpg",), flags={"eval_episodes": "20"}, goals={"ddpg": -180},
+                     by="evaluation"),
     "pendulum-2ranks": ranks("Pendulum-v1", 3e4, 2, -180, {"ddpg": {"nsteps": "50", "batch_size": "50"}},
                              by="evaluation", eval_episodes="20"),
+    "halfcheetah-500k": Task("HalfCheetah-v5", 5e5, ("ddpg",), goals={"ddpg": 5000}),
+    "pong": Task("PongNoFrameskip-v4", 2.5e6, ("ppo2", "acktr", "acer"), goals={"ppo2": 16, "acktr": 16, "acer": -10}),
     "pong-bfloat16": Task("PongNoFrameskip-v4", 2.5e6, ("ppo2",), flags={"dtype": "bfloat16"}, goals={"ppo2": 16}),
+    "pong-800k": Task("PongNoFrameskip-v4", 8e5, ("deepq",), flags={"buffer_size": "100000"}, goals={"deepq": 15}),
+    "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, ("ppo2",), goals={"ppo2": 71}),
 }
+# ppo1 with the other objective of its paper.
+KL = {"identity-discrete": 90, "identity-multidiscrete": 90, "identity-box": -10, "cartpole-4ranks": 475}
+KL_TASKS = {name: CHECKS[name] for name in KL} | {"cartpole": CLASSIC["cartpole"]} | {
+    name: Task(MUJOCO[name][0], 1e6, CONTINUOUS) for name in ("halfcheetah", "hopper")}
+CHECKS |= {f"{name}-kl": dataclasses.replace(
+    task, algorithms=("ppo1",), random=None, reference=None, flags={**task.flags, "objective": "kl_adaptive"},
+    goals={"ppo1": (KL | {"cartpole": 475, "halfcheetah": 1400, "hopper": 1900})[name]})
+    for name, task in KL_TASKS.items()}
 
 SUITES: Mapping[str, Mapping[str, Task]] = {
     "classic": CLASSIC,
-    "mujoco1M": {name: Task(env, 1e6, CONTINUOUS, *scale) for name, (env, *scale) in MUJOCO.items()},
-    "atari2.5M": atari(2.5e6, schedule_timesteps="1e7"),
-    "atari10M": atari(1e7),
+    "mujoco1M": {name: Task(env, 1e6, CONTINUOUS, *scale, goals=GOALS.get(name, {}))
+                 for name, (env, *scale) in MUJOCO.items()},
+    "atari2.5M": atari(2.5e6, GOALS, schedule_timesteps="1e7"),
+    "atari10M": atari(1e7, {}),
     "checks": CHECKS,
 }

@@ -3,7 +3,8 @@
     python benchmarks/tables.py           # brings the READMEs up to date
     python benchmarks/tables.py --check   # exit status 1 if one is not
 
-Tables: `algorithms` and `speed` in the top README, `results` in each algorithm's.
+Tables: `algorithms` and `speed` in the top README, `results` in each algorithm's. The suites' own pages are made by
+report.py.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import re
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(ROOT))
 
-from learn import TASKS  # noqa: E402
-
-from baselines_lite.registry import ALGORITHMS  # noqa: E402
+from baselines_lite.registry import ALGORITHMS  # noqa: E402  (the path comes first)
+from benchmarks.report import scores_of, steps  # noqa: E402
+from benchmarks.results import Result, everything  # noqa: E402
+from benchmarks.suites import SUITES  # noqa: E402
 
 MISSING = "not measured yet"
-SUMMARY = ("cartpole", "halfcheetah", "hopper", "pong", "breakout")  # tasks in the top README's table
+# Columns of the top README's table: where the first of these tasks is that an algorithm has a result of.
+SUMMARY = {"cartpole": ("classic/cartpole",), "halfcheetah": ("mujoco1M/halfcheetah", "checks/halfcheetah-500k"),
+           "hopper": ("mujoco1M/hopper",),
+           "pong": ("atari10M/pong", "atari2.5M/pong", "checks/pong", "checks/pong-800k"),
+           "breakout": ("atari10M/breakout", "atari2.5M/breakout", "checks/breakout")}
 
 
 def main() -> int:
@@ -60,40 +65,31 @@ def rows(head: list[str], body: list[list[str]]) -> str:
         "|\n", "|\n|" + "---|" * len(head) + "\n", 1)
 
 
-def summary(alg: str, task: str) -> dict[str, Any] | None:
-    """The result of a task; None where there is none."""
-    path = HERE / "results" / alg / task / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def number(x: float) -> str:
     """A score in a few digits."""
     return f"{x:,.0f}" if abs(x) >= 20 else f"{x:.1f}" if abs(x) >= 2 else f"{x:.2g}"
 
 
-def steps(count: float) -> str:
-    """A number of steps: 50k, 2.5M."""
-    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}k"
-
-
-def short(found: dict[str, Any] | None) -> str:
-    """The commit that a result was measured on."""
-    return found["commit"][:7] if found else ""
+def found_of(alg: str) -> dict[str, list[Result]]:
+    """An algorithm's results by `suite/task`, in the suites' order."""
+    found = list(everything())
+    mine = {f"{suite}/{task}": [r for r in found if (r.suite, r.task, r.algorithm) == (suite, task, alg)]
+            for suite, tasks in SUITES.items() for task in tasks}
+    return {name: some for name, some in mine.items() if some}
 
 
 def results(alg: str) -> str:
     """An algorithm's results: a row per task."""
     body = []
-    for name, task in TASKS.get(alg, {}).items():
-        found = summary(alg, name)
-        scores = ", ".join(map(number, found["scores"])) if found else MISSING
-        goal = "" if task.target is None else number(task.target)
-        body.append([name, steps(task.steps), scores, number(found["mean"]) if found else "", goal, short(found)])
-        for i, (when, target) in enumerate(task.milestones):
-            reached = found["milestones"][i]["scores"] if found else []
-            body.append([f"{name}, on the way", steps(when), ", ".join(map(number, reached)) or MISSING,
-                         number(statistics.mean(reached)) if found else "", number(target), short(found)])
-    return rows(["task", "steps", "scores of the seeds", "mean", "goal", "commit"], body)
+    for name, some in found_of(alg).items():
+        suite, task = name.split("/")
+        asked = SUITES[suite][task]
+        scores = scores_of(some, asked.by)
+        goal = asked.goals.get(alg)
+        commits = ", ".join(sorted({r.facts["commit"][:7] for r in some}))
+        body.append([name, steps(float(asked.flags_of(alg)["num_timesteps"])), ", ".join(map(number, scores)),
+                     number(scores.mean()), "" if goal is None else number(goal), commits])
+    return rows(["suite/task", "steps", "scores of the seeds", "mean", "goal", "commit"], body)
 
 
 def algorithms() -> str:
@@ -103,9 +99,14 @@ def algorithms() -> str:
     for alg, row in ALGORITHMS.items():
         cells = [f"[{alg}](baselines_lite/{alg}/README.md)", row.paper, ", ".join(row.actions), row.networks,
                  "yes" if row.data_parallel else "no"]
-        for name in SUMMARY:
-            task, found = TASKS.get(alg, {}).get(name), summary(alg, name)
-            cells.append(f"{number(found['mean'])} ({steps(task.steps)})" if found else MISSING if task else "")
+        found = found_of(alg)
+        for places in SUMMARY.values():
+            name = next((name for name in places if name in found), None)
+            suite, _, task = (name or places[0]).partition("/")
+            asked = SUITES[suite][task]
+            wanted = MISSING if alg in asked.algorithms else ""
+            cells.append(wanted if name is None else f"{number(scores_of(found[name], asked.by).mean())} "
+                         f"({steps(float(asked.flags_of(alg)['num_timesteps']))})")
         ratios = [f"{found['ratio']:.1f} x {found['peer']} ({name.removeprefix(alg + '-')})"
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])
@@ -121,7 +122,7 @@ def speed() -> str:
             middle = [f"{statistics.median(r[k]):,.0f}" for k in ("ours_sps", "peer_sps")]
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
-                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "", short(r)])
+                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "", r["commit"][:7]])
     return rows(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], body)
 
 

@@ -1,19 +1,24 @@
 """The suites can be run, and the report says what the results' files say."""
 
+import os
 import shutil
+import signal
 import subprocess
+import threading
 
 import numpy as np
 import pytest
 
-from benchmarks import report, results, suites
+from benchmarks import report, results, run, suites
 from benchmarks.results import Result, curve_of, scores_of
+from benchmarks.suites import SUITES, Task
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Results of three algorithms on two tasks: five seeds of the first two, three of the third."""
     monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "RESAMPLES", 20)
     rng = np.random.default_rng(0)
     for task, low, high in (("cartpole", 20, 480), ("acrobot", -500, -90)):
         for alg, seeds in (("ppo2", 5), ("a2c", 5), ("deepq", 3)):
@@ -109,3 +114,57 @@ def test_published_scores_are_of_tasks_that_are_run():
             assert all(row["kind"] in results.KINDS and row["env"] in envs
                        for row in report.published(name, task, task.algorithms))
     assert report.published("mujoco1M", suites.SUITES["mujoco1M"]["hopper"], ["ppo2"])
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_run_of_a_suite_would_begin(suite):
+    """Its flags are known, its values accepted, as far as a run's beginning can tell."""
+    for task in SUITES[suite].values():
+        assert set(task.goals) <= set(task.algorithms)
+        for alg in task.algorithms:
+            job = run.job_of(task, alg, 0)
+            updates = float(job.flags["num_timesteps"]) / int(job.flags["eval_interval"])
+            config = job.resolved().config
+            assert 19 <= updates / (config.num_env * config.nsteps * task.ranks) <= 41, (suite, alg)
+
+
+def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
+    """And gives what one gives that was left alone; what is there is not run again, and an edit makes it old."""
+    tiny = Task("CartPole-v1", 2e4, ("ppo2",), flags={"nsteps": "32", "checkpoint_seconds": "0", "log_interval": "1"})
+    monkeypatch.setitem(SUITES, "tiny", {"cartpole": tiny})
+    arguments = ["tiny", "--seeds=3"]
+
+    def result(name, *more):
+        monkeypatch.setattr(run, "RESULTS", tmp_path / name / "results")
+        monkeypatch.setattr(results, "RESULTS", tmp_path / name / "results")
+        status = run.main([*arguments, f"--out={tmp_path / name / 'logs'}", *more])
+        found = list(results.everything(tmp_path / name / "results"))
+        return status, found[0] if found else None
+
+    logs = tmp_path / "stopped/logs" / run.job_of(tiny, "ppo2", 3).name
+
+    def stop():
+        while not any(logs.glob("checkpoints/*/manifest.json")):
+            if over.wait(0.05):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    over, stopper = threading.Event(), threading.Thread(target=stop)
+    stopper.start()
+    status, nothing = result("stopped")
+    over.set()
+    stopper.join()
+    assert (status, nothing) == (128 + signal.SIGTERM, None)
+    status, stopped = result("stopped")
+    assert status == 0 and "goes on after update" in (logs / "output.txt").read_text()
+    status, alone = result("alone")
+    assert status == 0 and stopped.scores == alone.scores and len(alone.evaluations) >= 20
+    np.testing.assert_array_equal(stopped.evaluations, alone.evaluations)
+    np.testing.assert_array_equal(stopped.curve[[0, 2]], alone.curve[[0, 2]])
+    capfd.readouterr()
+    result("alone", "--plan")
+    assert "tiny: 1 result of 1 there, 0 to do here" in capfd.readouterr().out
+    path = next((tmp_path / "alone/results").rglob("seed3.json"))
+    path.write_text(path.read_text().replace('"code": "', '"code": "0'))
+    result("alone", "--plan")
+    assert "1 to do here; of older code or another command: ppo2-CartPole-v1" in capfd.readouterr().out
