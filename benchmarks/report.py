@@ -19,14 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
-from baselines_lite.common.experiment.plotting import looks, plot_curves, save
+from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, looks, plot_curves, save
 from benchmarks.results import KINDS, RESULTS, Result, everything
 from benchmarks.suites import SUITES, Task
 
 HERE = Path(__file__).resolve().parent
-ENOUGH = 5  # seeds, from which on there is an interval
 ACROSS = 3  # seeds, from which on there are figures across tasks
 RESAMPLES = 2000
 
@@ -74,14 +72,6 @@ def scores_of(results: Sequence[Result], kind: str) -> np.ndarray:
     return np.array([] if None in found else found, float)
 
 
-def interval(scores: np.ndarray) -> tuple[float, float] | None:
-    """Student's 95% interval of the mean of at least five seeds; None of fewer."""
-    if len(scores) < ENOUGH:
-        return None
-    half = stats.t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
-    return float(scores.mean() - half), float(scores.mean() + half)
-
-
 def number(x: float) -> str:
     """A score in a few digits."""
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.1f}" if abs(x) >= 2 else f"{x:.2f}"
@@ -119,8 +109,8 @@ def page(suite: str, runs: Runs) -> str:
     return "\n\n".join(part.strip() for part in text if part) + "\n"
 
 
-HOW = (f"Means over seeds; in brackets Student's 95% interval from {ENOUGH} seeds on, of fewer all seeds. Returns are "
-       "raw ones. *Evaluation*: of the policy apart from training, some twenty times in a run. *Area*: the curve's "
+HOW = (f"Means of seeds; in brackets Student's 95% interval from {LEAST_FOR_CI} seeds on, of fewer all seeds. Returns "
+       "are raw ones. *Evaluation*: of the policy apart from training, some twenty times in a run. *Area*: the curve's "
        "mean over steps. The environments' versions are those named; published scores are of others, named with them.")
 
 
@@ -232,7 +222,8 @@ def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
             if not len(scores):
                 continue
             axes.plot(scores, np.full(len(scores), row), "o", color=color, markersize=4, alpha=0.5)
-            axes.plot(interval(scores) or (), (row, row)[: 2 * (len(scores) >= ENOUGH)], color=color, linewidth=2)
+            if span := interval(scores):
+                axes.plot(span, (row, row), color=color, linewidth=2)
             axes.plot(scores.mean(), row, "|", color=color, markersize=12, markeredgewidth=2)
         axes.set(title=tasks[name].env, xlabel=KINDS[tasks[name].by], yticks=range(len(runs[name])),
                  yticklabels=list(runs[name]), ylim=(len(runs[name]) - 0.5, -0.5))

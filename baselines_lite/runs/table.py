@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ENOUGH = 5  # seeds from which on an interval is given
+import numpy as np
+
+from baselines_lite.common.experiment.plotting import interval
+
 OF_ONE_CODE = ("algorithm", "env", "code")  # each algorithm has its own
 
 Row = dict[str, Any]
@@ -36,7 +38,8 @@ def row(group: Sequence[Mapping[str, Any]], varied: Sequence[str], with_ranks: b
     scores = [result["score"] for result in group if result["score"] is not None]
     evaluations = [result["evaluation"]["mean"] for result in group if result["evaluation"]]
     speeds = [result["steps_per_second"] for result in group if result["steps_per_second"]]
-    low, high = interval(scores)
+    span = interval(np.array(scores))
+    low, high = (None, None) if span is None else map(float, span)
     return {
         "algorithm": job["alg"], "env": job["env"], **({"ranks": job["ranks"]} if with_ranks else {}),
         **{name: job["flags"].get(name) for name in varied},
@@ -48,16 +51,6 @@ def row(group: Sequence[Mapping[str, Any]], varied: Sequence[str], with_ranks: b
 def mean(values: Sequence[float]) -> float | None:
     """The mean, None of nothing."""
     return statistics.fmean(values) if values else None
-
-
-def interval(scores: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95% interval of the mean of normally distributed scores, by Student's t; None of fewer than five."""
-    if len(scores) < ENOUGH:
-        return None, None
-    from scipy import stats  # takes a while to load
-
-    half = stats.t.ppf(0.975, len(scores) - 1) * statistics.stdev(scores) / math.sqrt(len(scores))
-    return statistics.fmean(scores) - half, statistics.fmean(scores) + half
 
 
 def texts(rows: Sequence[Row]) -> list[list[str]]:

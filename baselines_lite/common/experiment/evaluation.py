@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from scipy.special import stdtrit
 
 import baselines_lite
 from baselines_lite.common.envs import video
@@ -23,6 +22,7 @@ from baselines_lite.common.envs.make import family_of, find_spec, make_one
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, reset
 from baselines_lite.common.envs.workers import close, in_workers
 from baselines_lite.common.experiment.config import RunOptions
+from baselines_lite.common.experiment.plotting import interval
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
@@ -77,9 +77,9 @@ def play_episodes(policy: Policy, env: EnvLike, episodes: int, deterministic: bo
 def summary(played: Sequence[Played]) -> dict[str, Any]:
     """Mean return of episodes, its standard error and 95% Student t interval (None of a single one), and the rest."""
     returns, n = np.array([episode.ret for episode in played]), len(played)
-    mean, error = float(returns.mean()), float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    reach = None if error is None else error * float(stdtrit(n - 1, 0.975))
-    return {"mean": mean, "std_error": error, "interval": None if reach is None else [mean - reach, mean + reach],
+    span = interval(returns, least=2)
+    return {"mean": float(returns.mean()), "std_error": float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+            "interval": span and [float(end) for end in span],
             "min": float(returns.min()), "max": float(returns.max()), "episodes": n,
             "cut": sum(episode.cut for episode in played),
             "eplenmean": float(np.mean([episode.length for episode in played]))}

@@ -93,6 +93,15 @@ def rolling_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[end] - sums[begin]) / (end - begin)
 
 
+def interval(values: np.ndarray, least: int = LEAST_FOR_CI) -> tuple[np.ndarray, np.ndarray] | None:
+    """Student's 95% interval (low, high) of the mean of values over their first axis; None of fewer than `least`."""
+    count = len(values)
+    if count < least:
+        return None
+    reach = stdtrit(count - 1, 0.975) * np.std(values, axis=0, ddof=1) / math.sqrt(count)
+    return np.mean(values, axis=0) - reach, np.mean(values, axis=0) + reach
+
+
 @dataclasses.dataclass(frozen=True)
 class Average:
     """The mean of several runs at x [G], with a band [G] or without; G is 0 where no x is in all of them."""
@@ -115,12 +124,9 @@ def average(lines: Sequence[Line], band: str = "none") -> Average:
     mean, count = values.mean(axis=0), len(values)
     if band == "minmax" and count > 1:
         return Average(grid, mean, values.min(axis=0), values.max(axis=0))
-    if (band == "std" and count > 1) or (band == "ci" and count >= LEAST_FOR_CI):
-        reach = values.std(axis=0, ddof=1)
-        if band == "ci":
-            reach *= stdtrit(count - 1, 0.975) / math.sqrt(count)
-        return Average(grid, mean, mean - reach, mean + reach)
-    return Average(grid, mean)
+    if band == "std" and count > 1:
+        return Average(grid, mean, mean - values.std(axis=0, ddof=1), mean + values.std(axis=0, ddof=1))
+    return Average(grid, mean, *((band == "ci" and interval(values)) or ()))
 
 
 def single_lines(lines: Sequence[Line], band: str) -> list[Line]:
