@@ -13,6 +13,7 @@ import pytest
 from baselines_lite import UserError, ppo2, registry
 from baselines_lite.common.experiment import checkpoints, experiment
 from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.policies.actor_critic import ActorCritic
 from tests.logs import reproducible
 from tests.plumbing.test_table import SHORT
 
@@ -141,6 +142,21 @@ def test_the_last_checkpoints_are_kept_and_the_best_policy(tmp_path):
     assert kept(tmp_path) == ["00000004", "00000005", "00000006"]
     assert (tmp_path / "run/best.safetensors").is_file()
     assert "share_checkpoint" in (tmp_path / "run/progress.csv").read_text().splitlines()[0].split(",")
+
+
+def test_a_best_policy_that_cannot_be_saved_ends_nothing(tmp_path, capfd):
+    """A full disk, say."""
+    save = ActorCritic.save
+
+    def full(self, path):
+        if path.endswith("best.safetensors"):
+            raise UserError(f"cannot write {path!r}: No space left on device")
+        save(self, path)
+
+    with patch.object(ActorCritic, "save", full):
+        small(tmp_path, checkpoint_interval=1, num_env=4, nsteps=32, num_timesteps=3 * 128)
+    assert kept(tmp_path)[-1] == "00000003"
+    assert "the best policy so far is not kept: cannot write" in capfd.readouterr().err
 
 
 def test_rows_behind_the_checkpoint_are_cut_off(tmp_path, capfd):

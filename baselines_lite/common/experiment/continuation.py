@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.state import Stateful, births, left_out, not_finite, state_of
 from baselines_lite.common.system.watchdog import paused
+
+BEST = "best.safetensors"  # the policy with the highest mean return, of an evaluation or at a checkpoint
 
 
 class Continuation:
@@ -84,11 +87,20 @@ class Continuation:
         """Whether this rank's last checkpoint was long enough ago."""
         return time.monotonic() - self._written >= self._pause
 
-    def is_best(self, mean: float | None) -> bool:
-        """Whether a policy's mean return is the highest so far; the first of equal ones is."""
-        best = mean is not None and (self.best is None or mean > self.best)
-        self.best = mean if best else self.best
-        return best
+    def keep_best(self, mean: float | None) -> None:
+        """Saves the policy beside the log if its mean return is the highest so far; the first of equal ones is.
+
+        Where it cannot be saved, that is told and the run goes on.
+        """
+        if self.checkpoints is None or mean is None or (self.best is not None and mean <= self.best):
+            return
+        self.best, path = mean, self.checkpoints.folder.parent / BEST
+        try:
+            with paused():
+                self.comm.together(lambda: self.kept["policy"].save(str(path)), root_only=True)
+        except UserError as problem:
+            if self.comm.rank == 0:
+                print(f"the best policy so far is not kept: {problem}; the run goes on", file=sys.stderr, flush=True)
 
     def write(self, nupdates: int, facts: Callable[[], dict[str, Any]]) -> float:
         """Writes a checkpoint; the seconds that it took."""

@@ -58,7 +58,6 @@ from baselines_lite.common.system.options import to_dict
 from baselines_lite.common.system.stop_signals import StopSignals
 from baselines_lite.common.system.watchdog import Watchdog, beat, paused
 
-BEST = "best.safetensors"  # beside the log: the policy with the highest mean return at an evaluation, else a checkpoint
 RENEW_AFTER = 10_000  # steps, at least, after which environments whose state cannot be kept begin anew
 CHECK_EVERY = 100  # updates between two proofs that the ranks' parameters are finite and equal
 
@@ -327,7 +326,7 @@ class Experiment(Report):
             self._collector.renew(f"environments from update {self.nupdates}")
         if due:
             if self.evaluations is None:
-                self._keep_if_best(self.window.eprewmean)
+                self.continuation.keep_best(self.window.eprewmean)
             self.shares.add(checkpoint=self.continuation.write(self.nupdates, self.facts))
 
     def _evaluate(self, loss: str | None) -> None:
@@ -341,11 +340,7 @@ class Experiment(Report):
         self.shares.add(eval=self.evaluations.seconds)
         if self.comm.rank == 0:
             self.logger.evaluation({**found, "total_timesteps": self.total_timesteps, "time_elapsed": self.elapsed})
-        self._keep_if_best(found["mean"])
-
-    def _keep_if_best(self, mean: float | None) -> None:
-        if self.log_path is not None and self.continuation.is_best(mean):
-            self._save(self.log_path / BEST)
+        self.continuation.keep_best(found["mean"])
 
     def _why_stop(self, signal_number: int) -> str | None:
         target, window = self.run.target_return, self.window
