@@ -72,8 +72,9 @@ def install(folder, pins):
     """A Python with a copy of this checkout and what it needs, None if that does not install; and the copy."""
     python, copy = folder / "venv/bin/python", folder / "copy"
     venv.create(folder / "venv", with_pip=True)
-    shutil.copytree(ROOT, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(
-        ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "runs", "videos"))
+    left_out = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "videos")
+    shutil.copytree(ROOT, copy, dirs_exist_ok=True, ignore=lambda where, names: {
+        *left_out(where, names), *({"runs"} if Path(where) == ROOT else ())})
     (folder / "pins.txt").write_text("\n".join(pins))
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
                            "--only-binary=:all:", "-c", folder / "pins.txt", "-e", f"{copy}[all]"])

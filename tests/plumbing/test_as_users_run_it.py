@@ -32,7 +32,7 @@ def train(name, network):
     def logging(self, rollout, stats, *times):
         log(self, rollout, stats, *times)
         parameters.append(get_flat(self.policy.trainable_variables).copy())
-        figures.append(list(stats.values()))
+        figures.append([value() if callable(value) else value for value in stats.values()])
 
     env = f"baselines_lite.common.envs.toy_envs:Identity{'Box' if name == 'ddpg' else 'Discrete'}-v0"
     with patch.object(Experiment, "log", logging):
