@@ -114,6 +114,8 @@ CHECKS = {
     "masked-cartpole": Task(f"{TOY}MaskedCartPole-v1", 3e5, ("ppo2",), goals={"ppo2": 400}, flags={
         "network": "lstm", "env_type": "classic_control", "nsteps": "128", "normalize_observations": "true",
         "gamma": "0.98", "lam": "0.8"}),
+    "cartpole-100k": Task("CartPole-v1", 1e5, ("ppo2", "deepq"), goals={"ppo2": 475, "deepq": 450}),
+    "cartpole-300k": Task("CartPole-v1", 3e5, ("a2c", "acktr", "acer"), goals={"a2c": 450, "acktr": 475, "acer": 450}),
     "cartpole-4ranks": ranks("CartPole-v1", 2e5, 4, 475, {
         alg: {} for alg in ("vpg", "npg", "trpo_mpi", "ppo1")}, num_env="2"),
     "cartpole-2ranks": ranks("CartPole-v1", 3e5, 2, 450, {

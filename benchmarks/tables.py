@@ -26,7 +26,8 @@ from benchmarks.suites import SUITES  # noqa: E402
 
 MISSING = "not measured yet"
 # Columns of the top README's table: where the first of these tasks is that an algorithm has a result of.
-SUMMARY = {"cartpole": ("classic/cartpole",), "halfcheetah": ("mujoco1M/halfcheetah", "checks/halfcheetah-500k"),
+SUMMARY = {"cartpole": ("classic/cartpole", "checks/cartpole-100k", "checks/cartpole-300k"),
+           "halfcheetah": ("mujoco1M/halfcheetah", "checks/halfcheetah-500k"),
            "hopper": ("mujoco1M/hopper",),
            "pong": ("atari10M/pong", "atari2.5M/pong", "checks/pong", "checks/pong-800k"),
            "breakout": ("atari10M/breakout", "atari2.5M/breakout", "checks/breakout")}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+import baselines_lite
 from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.version import __version__
 
@@ -213,16 +214,16 @@ def versions() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, the command, and the source tree's commit: None outside one, with "+changes" where it is not clean."""
+    """Versions, the command, and the source tree's commit: None outside one, with "+changes" where it has some."""
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", os.path.dirname(__file__), *arguments], capture_output=True, text=True,
-                                  timeout=10)
+            package = os.path.dirname(baselines_lite.__file__)
+            done = subprocess.run(["git", "-C", package, *arguments], capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    if commit and git("status", "--porcelain", "--untracked-files=no"):
+    if commit and git("status", "--porcelain", "--untracked-files=no", "--", "."):
         commit += "+changes"
     return {"versions": versions(), "commit": commit, "command": shlex.join(sys.argv)}
