@@ -1,5 +1,6 @@
 """The suites can be run, and the report says what the results' files say."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 from benchmarks import report, results, run, suites
 from benchmarks.results import Result, curve_of, scores_of
 from benchmarks.suites import SUITES, Task
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -157,6 +159,10 @@ def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
     assert (status, nothing) == (128 + signal.SIGTERM, None)
     status, stopped = result("stopped")
     assert status == 0 and "goes on after update" in (logs / "output.txt").read_text()
+    returns = [float(line.split(",")[0]) for line in (logs / "monitor.csv").read_text().splitlines()[2:]]
+    told, config = (json.loads((logs / name).read_text()) for name in ("result.json", "config.json"))
+    assert told["score"] == pytest.approx(np.mean(returns[-100:])) and told["steps"] == 19968 and told["status"] == 0
+    assert config["command"].startswith(str(ROOT / "baselines_lite")) and (logs / "model.safetensors").exists()
     status, alone = result("alone")
     assert status == 0 and stopped.scores == alone.scores and len(alone.evaluations) >= 20
     np.testing.assert_array_equal(stopped.evaluations, alone.evaluations)

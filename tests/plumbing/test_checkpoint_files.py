@@ -142,7 +142,7 @@ def test_a_fuzz(runs, tmp_path, monkeypatch, capfd):
     (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     modules = set(sys.modules)
-    results = fuzz(runs, tmp_path, MUTANTS or 1500)
+    results = fuzz(runs, tmp_path, MUTANTS or 1000)
     assert not set(sys.modules) - modules
     for what in ("manifest", "mutate_metadata", "mutate_header", "mutate_bytes", "truncate"):
         assert results[what, "refused"] > 10, results

@@ -357,12 +357,12 @@ def mutate_numbers(rng, data):
 
 
 def test_a_fuzz(saved, tmp_path, monkeypatch):
-    """2,000 files, a third also loaded into a policy: each is a policy that acts, or refused in a sentence."""
+    """1,500 files, a third also loaded into a policy: each is a policy that acts, or refused in a sentence."""
     (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     rng, results, modules = np.random.default_rng(0), Counter(), set(sys.modules)
     before = {kind: [np.array(value) for value in policy.contents().values()] for kind, (policy, _) in saved.items()}
-    for i in range(MUTANTS or 2000):
+    for i in range(MUTANTS or 1500):
         kind = list(POLICIES)[i % len(POLICIES)]
         policy, data = saved[kind]
         mutate = (mutate_metadata, mutate_header, mutate_bytes, truncate, mutate_metadata, mutate_numbers)[i // 6 % 6]

@@ -310,17 +310,3 @@ def test_the_table_is_over_seeds():
                                "evaluation", "steps/s", "code"]
     assert texts(found)[2] == ["ppo2", "A", "3e-4", "5", "1,234", "1,234", "1,234", "", "", "5", "10", "a" * 8]
     assert "code" not in texts(found[:2])[0]
-
-
-def test_a_real_run(main, tmp_path):
-    flags = ("sweep", "--env=CartPole-v1", "--num_timesteps=256", "--nsteps=32", "--num_env=1", "--out=o")
-    done = main(*flags)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder,) = (tmp_path / "o").glob("ppo2-*/seed0")
-    result = json.loads((folder / "result.json").read_text())
-    with (folder / "monitor.csv").open() as file:
-        returns = [float(line.split(",")[0]) for line in file.readlines()[2:]]
-    assert result["score"] == pytest.approx(sum(returns) / len(returns)) and result["episodes"] == len(returns) > 0
-    assert result["steps"] == 256 and result["status"] == 0 and (folder / "model.safetensors").exists()
-    command = json.loads((folder / "config.json").read_text())["command"]
-    assert command.startswith(str(PACKAGE)) and "--resume=auto" in command  # this package's code
