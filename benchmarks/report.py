@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, looks, plot_curves, save
+from baselines_lite.runs.table import markdown
 from benchmarks.results import KINDS, RESULTS, Result, everything
 from benchmarks.suites import SUITES, Task
 
@@ -66,7 +67,7 @@ def by_task(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
     return runs
 
 
-def scores_of(results: Sequence[Result], kind: str) -> np.ndarray:
+def of_kind(results: Sequence[Result], kind: str) -> np.ndarray:
     """The scores of a kind of some seeds; empty where one of them has none."""
     found = [r.scores.get(kind) for r in results]
     return np.array([] if None in found else found, float)
@@ -84,12 +85,6 @@ def cell(scores: np.ndarray) -> str:
     span = interval(scores)
     rest = ", ".join(map(number, scores)) if span is None else f"{number(span[0])} to {number(span[1])}"
     return number(scores.mean()) + (f" ({rest})" if len(scores) > 1 else "")
-
-
-def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def steps(count: float) -> str:
@@ -118,13 +113,13 @@ def ours(runs: Mapping[str, Sequence[Result]]) -> str:
     """Our results of a task."""
     body = []
     for alg, results in runs.items():
-        cells = [cell(scores_of(results, kind)) for kind in KINDS]
+        cells = [cell(of_kind(results, kind)) for kind in KINDS]
         seconds = [r.facts["seconds"] for r in results]
         hours = "" if None in seconds else f"{np.mean(seconds) / 3600:.2f}"
         commits = sorted({str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")) for r in results})
         body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), hours,
                      ", ".join(commits)])
-    return rows(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], body)
+    return markdown(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], *body)
 
 
 def published(suite: str, task: Task, algorithms: Iterable[str]) -> list[dict[str, str]]:
@@ -146,7 +141,7 @@ def theirs(suite: str, task: Task, algorithms: Iterable[str]) -> str:
     if not body:
         return ""
     head = ["compares with", "whose", "score", "steps", "environment", "metric, in their words", "source"]
-    return f"<details><summary>Published</summary>\n\n{rows(head, body)}\n</details>"
+    return f"<details><summary>Published</summary>\n\n{markdown(head, *body)}\n</details>"
 
 
 def normalised(suite: str, runs: Runs) -> dict[str, np.ndarray]:
@@ -164,7 +159,7 @@ def normalised(suite: str, runs: Runs) -> dict[str, np.ndarray]:
     found = {}
     for alg in chosen:
         seeds = min(len(runs[n][alg]) for n in names)
-        columns = [(scores_of(runs[n][alg], "last100")[:seeds] - SUITES[suite][n].random)
+        columns = [(of_kind(runs[n][alg], "last100")[:seeds] - SUITES[suite][n].random)
                    / (SUITES[suite][n].reference - SUITES[suite][n].random) for n in names]
         found[alg] = np.stack(columns, axis=1)
     return found
@@ -185,7 +180,8 @@ def across(suite: str, scores: Mapping[str, np.ndarray]) -> str:
     words = ("Last 100 episodes, 0: random actions, 1: the reference in `benchmarks/suites.py`"
              + (", a human" if suite.startswith("atari") else "")
              + f"; in brackets 95% of {RESAMPLES:,} stratified bootstrap resamples.")
-    return f"{words}\n\n" + rows(["algorithm", "seeds x tasks", "interquartile mean", "mean", "optimality gap"], body)
+    head = ["algorithm", "seeds x tasks", "interquartile mean", "mean", "optimality gap"]
+    return f"{words}\n\n{markdown(head, *body)}"
 
 
 def overview(suites: Mapping[str, Runs]) -> str:
@@ -195,10 +191,10 @@ def overview(suites: Mapping[str, Runs]) -> str:
             f"100 episodes of training, or of the last evaluation where that is what a check asks for. {HOW}"]
     for name, runs in suites.items():
         algorithms = list(dict.fromkeys(alg for task in SUITES[name] for alg in runs.get(task, {})))
-        body = [[f"{task.env} ({steps(task.steps)})", *(cell(scores_of(runs[key].get(alg, ()), task.by))
+        body = [[f"{task.env} ({steps(task.steps)})", *(cell(of_kind(runs[key].get(alg, ()), task.by))
                                                         for alg in algorithms)]
                 for key, task in SUITES[name].items() if key in runs]
-        text += [f"## [{name}]({name}/README.md)", rows(["task", *algorithms], body)]
+        text += [f"## [{name}]({name}/README.md)", markdown(["task", *algorithms], *body)]
     return "\n\n".join(part.strip() for part in text) + "\n"
 
 
@@ -218,7 +214,7 @@ def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(high, wide, place)
         for row, (alg, results) in enumerate(runs[name].items()):
-            scores, color = scores_of(results, tasks[name].by), look[alg][0]
+            scores, color = of_kind(results, tasks[name].by), look[alg][0]
             if not len(scores):
                 continue
             axes.plot(scores, np.full(len(scores), row), "o", color=color, markersize=4, alpha=0.5)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from baselines_lite.common.experiment.plotting import rolling_mean
+
 RESULTS = Path(__file__).resolve().parent / "results"
 POINTS = 200  # of a curve
 WINDOW = 100  # episodes
@@ -76,9 +78,7 @@ def scores_of(returns: np.ndarray, evaluations: np.ndarray) -> dict[str, float]:
 
 def curve_of(steps: np.ndarray, hours: np.ndarray, returns: np.ndarray) -> np.ndarray:
     """Of a run's episodes at most POINTS points, evenly over the steps: [steps, hours, mean of the last 100]."""
-    sums = np.cumsum(np.insert(returns, 0, 0.0))
-    end = np.arange(1, len(returns) + 1)
-    means = (sums[end] - sums[np.maximum(0, end - WINDOW)]) / np.minimum(end, WINDOW)
+    means = rolling_mean(returns, WINDOW)
     wanted = np.linspace(steps[0], steps[-1], POINTS)
     rows = np.unique(np.searchsorted(steps, wanted).clip(0, len(steps) - 1))
     return np.stack([steps[rows].astype(float), hours[rows], means[rows]])

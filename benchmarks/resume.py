@@ -25,7 +25,7 @@ ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.torture import result, same  # noqa: E402  (the path comes first)
+from benchmarks.torture import commit, result, same  # noqa: E402  (the path comes first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +160,7 @@ def main() -> int:
     wrong = {name: text for name, text in found.items() if text}
     print(f"{len(found) - len(wrong)} of {len(found)} cells hold")
     if not given.cell:
-        commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-        facts = {"command": " ".join(sys.argv), "commit": commit.strip(), "cells": len(found), "wrong": wrong}
+        facts = {"command": " ".join(sys.argv), "commit": commit(), "cells": len(found), "wrong": wrong}
         (HERE / "results/resume.json").write_text(json.dumps(facts, indent=1) + "\n")
     return int(bool(wrong))
 

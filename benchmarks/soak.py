@@ -24,7 +24,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.torture import BIN, ROOT, ranks_of  # noqa: E402  (the path comes first)
+from benchmarks.torture import BIN, ROOT, commit, ranks_of  # noqa: E402  (the path comes first)
 
 FLAGS = ("--alg=ppo2", "--env=HalfCheetah-v5", "--num_env=2", "--nsteps=256", "--num_timesteps=1e10",
          "--checkpoint_interval=100")
@@ -73,9 +73,7 @@ def main() -> int:
     descriptors = np.array([d for _, _, d in looks])[counts]
     rates = [slope(seconds[counts], column) for column in memory.T]
     found = {"command": " ".join(["mpirun", "-np", str(given.ranks), "python", "run.py", *FLAGS]),
-             "commit": subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True,
-                                      text=True).stdout.strip(),
-             "minutes": given.minutes, "status": process.returncode, "updates": len(rows) - 1,
+             "commit": commit(), "minutes": given.minutes, "status": process.returncode, "updates": len(rows) - 1,
              "mib_at_first": memory[0].round(1).tolist(), "mib_at_last": memory[-1].round(1).tolist(),
              "mib_per_hour": [[round(x, 2) for x in pair] for pair in rates],
              "descriptors": [descriptors[0].tolist(), descriptors[-1].tolist()], "errors": errors[-500:]}

@@ -9,6 +9,7 @@ report.py.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import statistics
@@ -20,7 +21,8 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 from baselines_lite.registry import ALGORITHMS  # noqa: E402  (the path comes first)
-from benchmarks.report import scores_of, steps  # noqa: E402
+from baselines_lite.runs.table import markdown  # noqa: E402
+from benchmarks.report import of_kind, steps  # noqa: E402
 from benchmarks.results import Result, everything  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
 
@@ -60,21 +62,20 @@ def put(text: str, name: str, table: str) -> str:
     return new
 
 
-def rows(head: list[str], body: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in (head, *body)).replace(
-        "|\n", "|\n|" + "---|" * len(head) + "\n", 1)
-
-
 def number(x: float) -> str:
     """A score in a few digits."""
     return f"{x:,.0f}" if abs(x) >= 20 else f"{x:.1f}" if abs(x) >= 2 else f"{x:.2g}"
 
 
+@functools.cache
+def all_results() -> list[Result]:
+    """Every result, read once."""
+    return list(everything())
+
+
 def found_of(alg: str) -> dict[str, list[Result]]:
     """An algorithm's results by `suite/task`, in the suites' order."""
-    found = list(everything())
-    mine = {f"{suite}/{task}": [r for r in found if (r.suite, r.task, r.algorithm) == (suite, task, alg)]
+    mine = {f"{suite}/{task}": [r for r in all_results() if (r.suite, r.task, r.algorithm) == (suite, task, alg)]
             for suite, tasks in SUITES.items() for task in tasks}
     return {name: some for name, some in mine.items() if some}
 
@@ -85,12 +86,12 @@ def results(alg: str) -> str:
     for name, some in found_of(alg).items():
         suite, task = name.split("/")
         asked = SUITES[suite][task]
-        scores = scores_of(some, asked.by)
+        scores = of_kind(some, asked.by)
         goal = asked.goals.get(alg)
         commits = ", ".join(sorted({r.facts["commit"][:7] for r in some}))
         body.append([name, steps(float(asked.flags_of(alg)["num_timesteps"])), ", ".join(map(number, scores)),
                      number(scores.mean()), "" if goal is None else number(goal), commits])
-    return rows(["suite/task", "steps", "scores of the seeds", "mean", "goal", "commit"], body)
+    return markdown(["suite/task", "steps", "scores of the seeds", "mean", "goal", "commit"], *body)
 
 
 def algorithms() -> str:
@@ -106,12 +107,12 @@ def algorithms() -> str:
             suite, _, task = (name or places[0]).partition("/")
             asked = SUITES[suite][task]
             wanted = MISSING if alg in asked.algorithms else ""
-            cells.append(wanted if name is None else f"{number(scores_of(found[name], asked.by).mean())} "
+            cells.append(wanted if name is None else f"{number(of_kind(found[name], asked.by).mean())} "
                          f"({steps(float(asked.flags_of(alg)['num_timesteps']))})")
         ratios = [f"{found['ratio']:.1f} x {found['peer']} ({name.removeprefix(alg + '-')})"
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])
-    return rows(["`--alg`", "paper", "actions", "networks", "MPI", *SUMMARY, "speed"], body)
+    return markdown(["`--alg`", "paper", "actions", "networks", "MPI", *SUMMARY, "speed"], *body)
 
 
 def speed() -> str:
@@ -124,7 +125,7 @@ def speed() -> str:
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
                          f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "", r["commit"][:7]])
-    return rows(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], body)
+    return markdown(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], *body)
 
 
 if __name__ == "__main__":

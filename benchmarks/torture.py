@@ -158,6 +158,11 @@ def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
     return found
 
 
+def commit() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
 def main() -> int:
     """Runs the command line; 1 where a run was not the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,9 +181,8 @@ def main() -> int:
 
     with ThreadPoolExecutor(given.jobs) as pool:
         results = dict(pool.map(run, names))
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     if not given.case:
-        text = json.dumps({"command": " ".join(sys.argv), "commit": commit.strip(), "cases": results}, indent=1)
+        text = json.dumps({"command": " ".join(sys.argv), "commit": commit(), "cases": results}, indent=1)
         (HERE / "results/torture.json").write_text(text + "\n")
     return int(any(found["different"] or found["hung"] for found in results.values()))
 

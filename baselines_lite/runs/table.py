@@ -75,9 +75,12 @@ def write_table(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    names, *lines = texts(rows)
-    text = [names, ["---"] * len(names), *lines]
-    (folder / "table.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in text), encoding="utf-8")
+    (folder / "table.md").write_text(markdown(*texts(rows)), encoding="utf-8")
+
+
+def markdown(head: Sequence[str], *lines: Sequence[str]) -> str:
+    """A table in Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
 
 
 def print_table(results: Sequence[Mapping[str, Any]]) -> None:
