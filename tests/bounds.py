@@ -77,7 +77,8 @@ def install(folder, pins):
         *left_out(where, names), *({"runs"} if Path(where) == ROOT else ())})
     (folder / "pins.txt").write_text("\n".join(pins))
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                           "--only-binary=:all:", "-c", folder / "pins.txt", "-e", f"{copy}[all]"])
+                           "--only-binary=:all:", "--no-binary=rliable",  # which has none, and is Python alone
+                           "-c", folder / "pins.txt", "-e", f"{copy}[all]"])
     if done.returncode:
         print(f"error: with Python {sys.version.split()[0]} these do not install together, pip says why: "
               f"{' '.join(pins) or 'the newest'}", file=sys.stderr)

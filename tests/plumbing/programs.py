@@ -209,7 +209,7 @@ def environment_of_one_rank_fails(folder):
     """Rank 1's second environment raises an exception in the fourth update; it says what each update has left."""
     from baselines_lite import ppo2
     from baselines_lite.common.experiment.experiment import Experiment
-    from tests.plumbing.test_last_whole_update import Breaks, digest
+    from tests.plumbing.test_last_logged_update import Breaks, digest
 
     rank, log, numbers = get_comm().rank, Experiment.log, itertools.count()
 
@@ -235,7 +235,7 @@ def error_of_one_rank(folder):
     import gymnasium as gym
 
     from baselines_lite import ppo2
-    from tests.plumbing.test_last_whole_update import Breaks
+    from tests.plumbing.test_last_logged_update import Breaks
 
     after = 3 * 16 + 5 if get_comm().rank == 1 else 10**9
     with contextlib.suppress(UserError):
@@ -259,7 +259,7 @@ def environment_of_one_rank_hangs(folder):
     import gymnasium as gym
 
     from baselines_lite import ppo2
-    from tests.plumbing.test_last_whole_update import Breaks
+    from tests.plumbing.test_last_logged_update import Breaks
 
     class Hangs(Breaks):
         def step(self, action):

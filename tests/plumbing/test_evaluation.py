@@ -132,7 +132,7 @@ def test_an_environment_that_fails_in_an_evaluation_is_named_and_closed(tmp_path
         learn(Breaks, 4, tmp_path, eval_interval=1, eval_episodes=2)
     assert caught.value.__notes__ == ["This came from environment 1 of the evaluation of rank 0."]
     assert sorted(closed) == [1, 2, 3, 4, 5, 6]
-    assert "the policy after 64 steps, the last whole update, is saved" in capfd.readouterr().out
+    assert "the policy after 64 steps, the last logged update, is saved" in capfd.readouterr().out
 
 
 def test_what_cannot_be_made_again_is_refused(tmp_path):

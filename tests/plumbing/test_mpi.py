@@ -64,7 +64,7 @@ def test_a_user_error_of_one_rank_ends_all_and_leaves_the_model(program, tmp_pat
     done = program(f"error_of_one_rank,{tmp_path}")
     assert done.returncode == 2
     assert done.stderr.count("error on rank 1 of 2: no more fuel") == 1 and "Traceback" not in done.stderr
-    assert "the policy after 96 steps, the last whole update, is saved" in done.stdout and (tmp_path / "m").exists()
+    assert "the policy after 96 steps, the last logged update, is saved" in done.stdout and (tmp_path / "m").exists()
 
 
 def test_sys_exit_on_one_rank_ends_all_with_its_status(program):

@@ -1,4 +1,4 @@
-"""The policy as the last whole update left it, for a run that ends in the middle of another."""
+"""The policy as the last logged update left it, for a run that ends in the middle of another."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system.errors import UserError
 
 
-class LastWhole:
-    """A policy's weights and statistics after the last whole update, for the file `path`. None: nothing is kept."""
+class LastLogged:
+    """A policy's weights and statistics at the last row of progress.csv, for the file `path`. None: nothing is kept."""
 
     def __init__(self, policy: Policy, path: str | None) -> None:
         self._policy, self._path = policy, path
         self._weights: Snapshot | None = None
 
     def note(self, steps: int) -> None:
-        """An update is whole, after that many steps."""
+        """The row of an update is due, which is whole, after that many steps."""
         if self._path is None:
             return
         self._weights = self._weights or Snapshot(self._policy.variables)
@@ -38,4 +38,4 @@ class LastWhole:
         except UserError as problem:
             print(problem, file=sys.stderr, flush=True)
         else:
-            print(f"the policy after {self._steps:,} steps, the last whole update, is saved: {self._path}", flush=True)
+            print(f"the policy after {self._steps:,} steps, the last logged update, is saved: {self._path}", flush=True)

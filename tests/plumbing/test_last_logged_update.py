@@ -1,4 +1,4 @@
-"""Whatever ends a run after its first update leaves the model of the last whole one, and says where it came from."""
+"""Whatever ends a run after its first logged update leaves that one's model, and says where it came from."""
 
 import hashlib
 from unittest.mock import patch
@@ -62,7 +62,7 @@ def broken_run(name, path, error, after=30, **options):
     """A run in which the second of two environments raises at that step; the exception that came out."""
     numbers = iter(range(9))
     space = SPACE if name == "ddpg" else gym.spaces.Discrete(2)
-    options = {**SHORT[name], "save_path": path, "print_interval": 1e9, "seed": 3, **options}
+    options = {**SHORT[name], "save_path": path, "print_interval": 1e9, "seed": 3, "log_interval": 1, **options}
     with pytest.raises(type(error)) as raised:
         registry.find(name).learn(
             lambda: Breaks(after if next(numbers) == 1 else 10**9, error, space), 3200, **options)
@@ -81,9 +81,16 @@ def test_an_exception_in_an_environment(name, tmp_path, wholes, capsys):
     error = broken_run(name, path, RuntimeError("the wheel came off"))
     assert error.__notes__ == ["This came from environment 1 of rank 0."]
     assert is_that_of(path, wholes[-1]) and len(wholes) == 3
-    assert f"the policy after 48 steps, the last whole update, is saved: {path}" in capsys.readouterr().out
+    assert f"the policy after 48 steps, the last logged update, is saved: {path}" in capsys.readouterr().out
     if name != "acer":
         assert not is_that_of(path, wholes[-2])
+
+
+def test_updates_without_a_row_are_not_kept(tmp_path, wholes, capsys):
+    path = str(tmp_path / "m")
+    broken_run("a2c", path, RuntimeError("the wheel came off"), log_interval=2)
+    assert is_that_of(path, wholes[1]) and len(wholes) == 3
+    assert "the policy after 32 steps, the last logged update, is saved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), UserError("no more fuel")])
@@ -177,7 +184,7 @@ def test_under_mpirun_the_rank_that_fails_saves(program, tmp_path):
     assert "rank 1 of 2 failed" in done.stderr and "This came from environment 1 of rank 1." in done.stderr
     digests = [line for line in done.stdout.splitlines() if line.startswith("rank 1 has ")]
     assert len(digests) == 3 and digests[-1] == f"rank 1 has {digest(load(path))}" and len(set(digests)) == 3
-    assert done.stdout.count(f"the last whole update, is saved: {path}") == 1
+    assert done.stdout.count(f"the last logged update, is saved: {path}") == 1
 
 
 def digest(policy):
