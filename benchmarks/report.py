@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, looks, plot_curves, save
+from baselines_lite.runs.page import drawn, fill
 from baselines_lite.runs.table import markdown
 from benchmarks.results import KINDS, RESULTS, Result, everything
 from benchmarks.suites import SUITES, Task
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw_scores(runs, SUITES[name], given.results / name / "scores.png")
         if scores := normalised(name, runs):
             draw_profile(scores, given.results / name / "profile.png")
-    (given.results / "page.html").write_text(interactive(found))
+    (given.results / "page.html").write_text(interactive(suites), encoding="utf-8")
     return 0
 
 
@@ -245,21 +246,27 @@ def draw_profile(scores: Mapping[str, np.ndarray], png: Path) -> None:
     save(figure, png)
 
 
-def interactive(results: Sequence[Result]) -> str:
+def interactive(suites: Mapping[str, Runs]) -> str:
     """A page that needs no network, to choose suite, task and algorithms in."""
-    from plotly.offline import get_plotlyjs
+    look = looks(alg for runs in suites.values() for by_alg in runs.values() for alg in by_alg)
+    curves = [{"suite": name, "task": SUITES[name][task].env, "label": alg, "color": look[alg][0], "dash": look[alg][1],
+               "runs": len(results), **over_axes(results), "seeds": [seed(r) for r in results]}
+              for name, runs in suites.items() for task, by_alg in runs.items() for alg, results in by_alg.items()]
+    return fill((HERE / "page.html").read_text(), {"curves": curves, "kinds": KINDS})
 
-    data = [{"suite": r.suite, "task": r.task, "env": SUITES[r.suite][r.task].env, "algorithm": r.algorithm,
-             "seed": r.seed, "scores": {KINDS[k]: v for k, v in r.scores.items()}, "command": r.facts["command"],
-             "commit": str(r.facts["commit"]) + (" with changes" if r.facts.get("dirty") else ""),
-             "seconds": r.facts["seconds"], "curve": [[float(f"{x:.5g}") for x in line] for line in r.curve],
-             "evaluations": r.evaluations.T.tolist()} for r in results]
-    text = (HERE / "page.html").read_text()
-    parts = {"PLOTLY": get_plotlyjs(), "DATA": json.dumps(data).replace("</", "<\\/"),
-             "LOOKS": json.dumps(looks(r.algorithm for r in results))}
-    for name, part in parts.items():
-        text = text.replace(f"/*{name}*/", part)
-    return text
+
+def over_axes(results: Sequence[Result]) -> dict[str, Any]:
+    """What the page draws of the seeds of an algorithm on a task, by axis; None where one of them has no such line."""
+    lines = {"steps": [(r.curve[0], r.curve[2]) for r in results], "hours": [(r.curve[1], r.curve[2]) for r in results],
+             "evaluations": [tuple(r.evaluations.T) for r in results]}
+    whole = {axis: all(len(x) and np.isfinite(x).all() for x, _ in own) for axis, own in lines.items()}
+    return {axis: drawn(own, "ci", own) if whole[axis] else None for axis, own in lines.items()}
+
+
+def seed(r: Result) -> dict[str, Any]:
+    """A row of the page's table."""
+    return {"seed": r.seed, "scores": r.scores, "commit": str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")),
+            "hours": r.facts["seconds"] and round(r.facts["seconds"] / 3600, 3), "command": r.facts["command"]}
 
 
 if __name__ == "__main__":

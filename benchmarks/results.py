@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from baselines_lite.common.experiment.plotting import rolling_mean
 
@@ -48,7 +49,7 @@ class Result:
     def area(self) -> float:
         """The area under the curve by its length: the mean over steps, not over episodes."""
         steps, _, values = self.curve
-        return float(np.trapezoid(values, steps) / (steps[-1] - steps[0])) if len(steps) > 1 else float(values[0])
+        return float(trapezoid(values, steps) / (steps[-1] - steps[0])) if len(steps) > 1 else float(values[0])
 
     def write(self) -> None:
         """Writes the three files."""

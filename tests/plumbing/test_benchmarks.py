@@ -101,11 +101,11 @@ def test_the_page_in_a_browser(written, tmp_path):
         pytest.skip("there is no Chromium here")
     report.main(["--results", str(written)])
     page = (written / "page.html").read_text()
-    assert "src=" not in page.partition("<script>")[0] and "/*DATA*/" not in page
+    assert "src=" not in page.partition("<script>")[0] and "@DATA@" not in page
     shown = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/p",
                             "--virtual-time-budget=10000", "--dump-dom", f"file://{written}/page.html"],
                            capture_output=True, text=True).stdout
-    assert "Acrobot-v1</h2>" in shown and "ppo2 (5)" in shown
+    assert "<option>Acrobot-v1</option>" in shown and "ppo2 (5 runs)" in shown and "main-svg" in shown
     assert shown.count("<td>baselines-lite --alg=") == 13
 
 
