@@ -169,7 +169,7 @@ def test_draws_by_priority(steps):
     np.testing.assert_allclose(buffer.weights(index, 0.5), weights / largest, rtol=1e-5)
     buffer.add(np.zeros(2), np.full(2, 1e6), np.zeros(2, bool), np.zeros((2, 1)), np.zeros(2, bool))
     newest = np.zeros(2, np.int64) + (buffer._head - 1) % buffer._slots
-    np.testing.assert_allclose(buffer._sums[newest * 2 + [0, 1]], max(1.0, powers.max()))
+    np.testing.assert_allclose(buffer.state()["priorities"][newest * 2 + [0, 1]], max(1.0, powers.max()))
 
 
 def test_the_tree_finds_what_a_cumulative_sum_does():
@@ -182,6 +182,22 @@ def test_the_tree_finds_what_a_cumulative_sum_does():
         mass = np.arange(values.sum() * 4) / 4  # every border, up to the very end
         np.testing.assert_array_equal(tree.find(mass), np.searchsorted(np.cumsum(values), mass, side="right"))
         assert values[tree.find(np.array([values.sum() * (1 + 1e-16)]))] > 0
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 31, 32, 33, 1024, 1025, 40000])
+def test_what_a_tree_holds_depends_on_its_leaves_alone(leaves):
+    """Not on how often and in which order they were set: a run that goes on draws the same."""
+    rng = np.random.default_rng(5)
+    for operation, neutral in ((np.add, 0.0), (np.minimum, np.inf)):
+        tree, again = (SegmentTree(leaves, operation, neutral) for _ in range(2))
+        for _ in range(20):
+            some = rng.integers(leaves, size=rng.integers(1, 60))
+            tree[some] = rng.random(len(some))
+        tree[np.array([leaves - 1] * 3)] = np.array([0.1, 0.2, 0.3])
+        assert tree[np.array([leaves - 1])] == 0.3
+        again.fill(tree.leaves)
+        assert all(np.array_equal(a, b) for a, b in zip(tree._levels, again._levels, strict=True))
+        assert tree.total == again.total == pytest.approx(operation.reduce(tree.leaves))
 
 
 def test_a_buffer_that_does_not_fit_is_refused_before_anything_is_taken(monkeypatch):

@@ -162,7 +162,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     total. Options as ReplayBuffer's.
     """
 
-    EXTRA = 16 + 64  # two trees of up to four numbers per leaf
+    EXTRA = 16 + 2 * 9  # two trees of a number per leaf, and one for FAN of them, and so on
 
     def __init__(self, *args: object, alpha: float, epsilon: float, **options: object) -> None:
         super().__init__(*args, **options)
@@ -170,6 +170,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         leaves = self._slots * self.num_env
         self._sums, self._minima = SegmentTree(leaves, np.add, 0.0), SegmentTree(leaves, np.minimum, np.inf)
         self._highest = 1.0
+        self._late: list[tuple[np.ndarray, np.ndarray]] = []  # leaves and priorities that the trees are to have
 
     def add(self, *args: object, **options: object) -> None:
         head = self._head
@@ -177,19 +178,22 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         lost = (head - self.steps) % self._slots  # out of reach; its frames are still there, as history of the next
         leaves = np.concatenate([slot * self.num_env + np.arange(self.num_env) for slot in (lost, head)])
         new = np.where(self._usable[head], self._highest, 0.0)
-        self._set(leaves, np.concatenate([np.zeros(self.num_env), new]))
+        self._late.append((leaves, np.concatenate([np.zeros(self.num_env), new])))
 
     def state(self) -> dict[str, Any]:
+        self._catch_up()
         return super().state() | {"priorities": self._sums.leaves, "highest": self._highest}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
+        self._late.clear()
         self._highest, priorities = state["highest"], state["priorities"]
         self._sums.fill(priorities)
         self._minima.fill(np.where(priorities > 0, priorities, np.inf))
 
     def sample(self, rng: np.random.Generator, count: int) -> Index:
         """`count` transitions, drawn by priority with replacement."""
+        self._catch_up()
         if not self._sums.total:
             return super().sample(rng, count)
         mass = (np.arange(count) + rng.random(count)) * (self._sums.total / count)
@@ -206,56 +210,67 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         """Gives transitions the priorities that their errors [B] mean."""
         priorities = (np.abs(errors.astype(np.float64)) + self.epsilon) ** self.alpha
         self._highest = max(self._highest, priorities.max())
-        self._set(index.slots * self.num_env + index.envs, priorities)
+        self._late.append((index.slots * self.num_env + index.envs, priorities))
 
-    def _set(self, leaves: np.ndarray, priorities: np.ndarray) -> None:
+    def _catch_up(self) -> None:
+        """Gives the trees what has been added or learned since the last draw, in one go."""
+        if not self._late:
+            return
+        leaves, priorities = (np.concatenate(parts) for parts in zip(*self._late, strict=True))
+        self._late.clear()
         self._sums[leaves] = priorities
         self._minima[leaves] = np.where(priorities > 0, priorities, np.inf)
 
 
 class SegmentTree:
-    """Numbers whose total under an operation (np.add, np.minimum) is known at any time: a set of B costs B log n."""
+    """Numbers whose total under an operation (np.add, np.minimum) is known at any time: a set of B costs B log n.
+
+    A node has FAN children, few levels being faster in NumPy than few operations. What the nodes hold depends on the
+    leaves alone, not on the order in which they came.
+    """
+
+    FAN = 32
 
     def __init__(self, leaves: int, operation: np.ufunc, neutral: float) -> None:
-        self._first = 1 << max(leaves - 1, 1).bit_length()  # node i has children 2 i and 2 i + 1; leaves come last
-        self._nodes = np.full(2 * self._first, neutral)
         self._operation = operation
+        self._levels: list[np.ndarray] = []  # [rows, FAN], the leaves first; each row is the children of a node above
+        while not self._levels or leaves > 1:
+            leaves = -(-leaves // self.FAN)
+            self._levels.append(np.full((leaves, self.FAN), neutral))
 
     def __getitem__(self, leaves: np.ndarray) -> np.ndarray:
-        return self._nodes[self._first + leaves]
+        return self.leaves[leaves]
 
-    def __setitem__(self, leaves: np.ndarray, values: np.ndarray) -> None:
-        nodes = self._first + leaves
-        self._nodes[nodes] = values
-        while nodes[0] > 1:
-            nodes = nodes >> 1
-            self._nodes[nodes] = self._operation(self._nodes[2 * nodes], self._nodes[2 * nodes + 1])
+    def __setitem__(self, nodes: np.ndarray, values: np.ndarray) -> None:
+        """Of a leaf that occurs twice the last value counts."""
+        for level in self._levels:
+            level.reshape(-1)[nodes] = values
+            nodes = nodes // self.FAN
+            values = self._operation.reduce(level[nodes], axis=1)
 
     @property
     def leaves(self) -> np.ndarray:
-        """All the numbers."""
-        return self._nodes[self._first:]
+        """All the numbers, and neutral ones after them."""
+        return self._levels[0].reshape(-1)
 
     def fill(self, values: np.ndarray) -> None:
         """Gives all leaves other numbers."""
-        self.leaves[:] = values
-        first = self._first // 2
-        while first:  # a level after the other, as __setitem__ does it
-            level = self._nodes[2 * first : 4 * first]
-            self._nodes[first : 2 * first] = self._operation(level[0::2], level[1::2])
-            first //= 2
+        for level in self._levels:
+            level.reshape(-1)[: len(values)] = values
+            values = self._operation.reduce(level, axis=1)
 
     @property
     def total(self) -> float:
         """The operation over all leaves."""
-        return float(self._nodes[1])
+        return float(self._operation.reduce(self._levels[-1][0]))
 
     def find(self, mass: np.ndarray) -> np.ndarray:
         """Of a tree of sums: the leaf in which each of the masses [B] lies, 0 <= mass < total; never an empty one."""
-        nodes = np.ones(len(mass), np.int64)
-        while nodes[0] < self._first:
-            left = self._nodes[2 * nodes]
-            right = (mass >= left) & (self._nodes[2 * nodes + 1] > 0)  # rounding must not lead into an empty part
-            mass = np.where(right, mass - left, mass)
-            nodes = 2 * nodes + right
-        return nodes - self._first
+        nodes, each = np.zeros(len(mass), np.int64), np.arange(len(mass))
+        for level in reversed(self._levels):
+            ends = np.cumsum(level[nodes], axis=1)
+            mass = np.minimum(mass, np.nextafter(ends[:, -1], 0.0))  # rounding must not lead beyond the last one
+            child = np.count_nonzero(ends <= mass[:, None], axis=1)
+            mass = np.where(child > 0, mass - ends[each, child - 1], mass)
+            nodes = nodes * self.FAN + child
+        return nodes
