@@ -94,6 +94,10 @@ def test_the_report(written):
     assert report.main(["--results", str(written), "--check"]) == 1
 
 
+def test_the_pages_that_are_committed_are_what_the_files_give(capsys):
+    assert report.main(["--check"]) == 0, f"run python -m benchmarks.report: {capsys.readouterr().out}"
+
+
 def test_the_page_in_a_browser(written, tmp_path):
     """It needs no network, and shows the first suite's first task when it opens."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
