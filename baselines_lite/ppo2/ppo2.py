@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from baselines_lite.common.optim.minibatch import Minibatches, shuffled, trainin
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.sampling.returns import explained_variance, gae, minibatch_moments
+from baselines_lite.common.sampling.revalued import revalued
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.schedules import Schedule
@@ -91,13 +93,24 @@ class Update(Stateful):
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
         cfg = self.cfg
-        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns, values=rollout.values,
-                             logp=self.policy.logp(rollout.heads, rollout.actions))
-        indices = self.shuffle(advs.size // self.length)
-        mean, std = minibatch_moments(data["advs"].numpy(), indices, self.moments_comm)
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clips = [rates["cliprange"], (cfg.cliprange_vf or Schedule("0"))(remaining)]
-        return self.minibatches(data, indices, rates["lr"], clips, {"mean": mean, "std": std}) | rates
+        indices = self.shuffle(advs.size // self.length)
+        each = []
+        for epoch in np.split(indices, cfg.noptepochs if cfg.recompute_advs else 1):
+            if each:  # Andrychowicz et al. 2021, 2006.05990, section 3.5
+                rollout = revalued(rollout, self.policy)
+                advs, returns = gae(rollout, cfg.gamma, cfg.lam)
+            each.append(self.epochs(rollout, advs, returns, epoch, rates["lr"], clips))
+        return {name: float(np.mean([stats[name] for stats in each])) for name in STATS} | rates
+
+    def epochs(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, indices: np.ndarray, lr: float,
+               clips: Sequence[float]) -> dict[str, float]:
+        """Steps on the minibatches that `indices` [count, size] picks; returns the mean of STATS over them."""
+        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns, values=rollout.values,
+                             logp=self.policy.logp(rollout.heads, rollout.actions))
+        mean, std = minibatch_moments(data["advs"].numpy(), indices, self.moments_comm)
+        return self.minibatches(data, indices, lr, clips, {"mean": mean, "std": std})
 
     def shuffle(self, count: int) -> np.ndarray:
         """Indices of every minibatch's samples (or sequences): [noptepochs * nminibatches, count / nminibatches]."""

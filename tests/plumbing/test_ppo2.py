@@ -1,6 +1,7 @@
 """PPO2's update: compiled against step by step, against the policy gradient, and its early stop."""
 
 import csv
+import dataclasses
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,7 @@ from baselines_lite import ppo2
 from baselines_lite.common.networks.flat import flat_gradient, get_flat
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.returns import gae
 from baselines_lite.common.sampling.rollout import Rollout
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.ppo2.config import Config
@@ -93,6 +95,28 @@ def test_compiled_update_is_the_step_by_step_one(action_space, options):
     for other in (twin, third):
         np.testing.assert_allclose(get_flat(policy.trainable_variables), get_flat(other.trainable_variables),
                                    rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("comm", [Comm(), TwoAlike()])
+def test_advantages_found_anew_before_each_epoch(comm):
+    """Three epochs are three updates of one epoch, with advantages by the value function that the last one left."""
+    cfg = Config(nminibatches=4, noptepochs=3, recompute_advs=True, cliprange_vf=Config.cliprange)
+    policy, _, update = setting(cfg, comm=comm)
+    twin, _, one = setting(dataclasses.replace(cfg, noptepochs=1, recompute_advs=False))
+    indices = update.shuffle(T * N)
+    update.shuffle = lambda _: indices
+    rollout, _, _ = data(policy)
+    rollout.next_obs = np.random.default_rng(1).normal(size=(T, N, D))
+    stats = update(rollout, *gae(rollout, cfg.gamma, cfg.lam), 1.0)
+    losses = []
+    for part in np.split(indices, 3):
+        one.shuffle = lambda _, part=part: part
+        losses.append(one(rollout, *gae(rollout, cfg.gamma, cfg.lam), 1.0)["value_loss"])
+        rollout.values = twin.values(rollout.obs.reshape(-1, D)).reshape(T, N)
+        rollout.next_values = twin.values(rollout.next_obs.reshape(-1, D)).reshape(T, N)
+    np.testing.assert_allclose(get_flat(policy.trainable_variables), get_flat(twin.trainable_variables), rtol=1e-9,
+                               atol=1e-12)
+    assert stats["value_loss"] == pytest.approx(np.mean(losses)) and stats["cliprange"] == 0.2
 
 
 def test_first_minibatch_has_ratio_one():

@@ -20,6 +20,7 @@ from baselines_lite.common.envs.workers import WorkerError, close
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.actor_q import ActorQ
 from baselines_lite.common.sampling.collector import Collector
+from baselines_lite.common.sampling.revalued import revalued
 from baselines_lite.common.system.mpi import Comm
 from tests import HANG
 from tests.conftest import ROOT, until
@@ -64,6 +65,9 @@ def test_the_three_modes_give_the_same_transitions(network, num_env, uncompiled)
         assert policy.normalize.ret.count == num_env * (-(-Collector.WARM_UP // num_env) + 60 * len(rollouts))
         names = ["obs", "rewards", "terminated", "dones", "values", "next_values", "next_obs", "heads"]
         names += ["firsts", "next_states"] if network == "lstm" else []
+        again, live = revalued(rollouts[-1], policy), ~rollouts[-1].terminated
+        np.testing.assert_allclose(again.values, rollouts[-1].values, atol=1e-5)
+        np.testing.assert_allclose(again.next_values[live], rollouts[-1].next_values[live], atol=1e-5)
         found[mode] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in names}
         for name in ("next_values", "next_obs"):
             found[mode][name][found[mode]["terminated"]] = 0  # whatever it is: nothing follows death
