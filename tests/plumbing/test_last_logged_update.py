@@ -62,7 +62,7 @@ def broken_run(name, path, error, after=30, **options):
     """A run in which the second of two environments raises at that step; the exception that came out."""
     numbers = iter(range(9))
     space = SPACE if name == "ddpg" else gym.spaces.Discrete(2)
-    options = {**SHORT[name], "save_path": path, "print_interval": 1e9, "seed": 3, "log_interval": 1, **options}
+    options = {**SHORT[name], "save_path": path, "print_interval": 1e9, "seed": 3, **options}
     with pytest.raises(type(error)) as raised:
         registry.find(name).learn(
             lambda: Breaks(after if next(numbers) == 1 else 10**9, error, space), 3200, **options)

@@ -107,7 +107,7 @@ ROWS = {
 _FIT = dict(num_env=2, nsteps=8, vf_iters=1, vf_minibatches=2)
 _NATURAL = dict(_FIT, cg_iters=3)
 _EPOCHS = dict(num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
-_PLAIN = dict(num_env=2, nsteps=8)
+_PLAIN = dict(num_env=2, nsteps=8, log_interval=1)
 _REPLAY = dict(num_env=2, nsteps=8, learning_starts=8, batch_size=4, buffer_size=100)
 SHORT = {"vpg": _FIT, "npg": _NATURAL, "trpo_mpi": _NATURAL, "ppo1": _EPOCHS, "ppo2": _EPOCHS, "a2c": _PLAIN,
          "acktr": _PLAIN, "acer": dict(_PLAIN, replay_start=8, replay_ratio=1),
