@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from baselines_lite import UserError
+from baselines_lite.common.envs.vec_env import stack
 from baselines_lite.common.networks.builders import NETWORKS, register
 from baselines_lite.common.networks.layers import Activation, Sequential, orthogonal
+from baselines_lite.common.networks.observations import brief
+from baselines_lite.common.networks.parameters import weights
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.system.seeding import env_seeds, stream
 
@@ -131,3 +135,37 @@ def test_discrete_observations_are_one_hot_also_with_a_start():
     policy = ActorCritic(gym.spaces.Discrete(3, start=4), DISCRETE, normalize_observations=True)
     np.testing.assert_array_equal(policy.features(np.array([4, 6])), [[1, 0, 0], [0, 0, 1]])
     assert policy.normalize.obs is None
+
+
+SPACES = [BOX, gym.spaces.Discrete(3, start=2), gym.spaces.MultiBinary(3), gym.spaces.MultiDiscrete([2, 3]),
+          gym.spaces.Dict(a=gym.spaces.Box(-1, 1, (2,)), b=gym.spaces.Discrete(2)),
+          gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Dict(x=gym.spaces.Box(-1, 1, (2, 2)))])]
+
+
+@pytest.mark.parametrize("network", ["mlp", "lstm"])
+@pytest.mark.parametrize("space", SPACES)
+def test_one_observation_is_a_batch_of_one(space, network):
+    space.seed(0)
+    policy = ActorCritic(space, gym.spaces.Box(-9, 2, (2,)), network=network, action_scale=True, logstd_init=3.0)
+    obs = [space.sample() for _ in range(3)]
+    batch = stack(obs)
+    actions, states = policy.predict(batch, deterministic=True)
+    again, after = policy.predict(batch, states, [False, True, False], deterministic=True)
+    for i, one in enumerate(obs):
+        action, state = policy.predict(one, deterministic=True)
+        assert policy.action_space.contains(np.float32(action))
+        np.testing.assert_allclose(action, actions[i], rtol=1e-5, atol=1e-6)
+        action, state = policy.predict(one, state, i == 1, deterministic=True)
+        np.testing.assert_allclose(action, again[i], rtol=1e-5, atol=1e-6)
+        assert state is None if network == "mlp" else np.allclose(state[0], after[i], atol=1e-6)
+    assert all(policy.action_space.contains(np.float32(policy.predict(obs[0])[0])) for _ in range(20))
+    for wrong in (None, "x", np.zeros((1, 7, 7)), {"b": 1}, {"a": np.zeros((2, 2)), "b": 1}):
+        with pytest.raises(UserError, match=r"an observation must be one of .*, or a batch of them"):
+            policy.predict(wrong)
+
+
+def test_what_is_printed_of_a_policy():
+    policy = ActorCritic(BOX, gym.spaces.Discrete(2), network_options={"num_hidden": 5}, seed=0)
+    count = sum(w.numpy().size for w in weights(policy).values())
+    assert repr(policy) == (f"<ActorCritic: {brief(BOX)} -> Discrete(2), network=mlp, value_network=copy, "
+                            f"num_hidden=5, {count} parameters>")

@@ -35,6 +35,11 @@ def leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple
         yield path, space
 
 
+def brief(space: gym.Space) -> str:
+    """A space in a few words: of a Box without its bounds."""
+    return f"Box({space.shape}, {space.dtype})" if isinstance(space, gym.spaces.Box) else str(space)
+
+
 def is_picture(space: gym.Space) -> bool:
     """Whether a space holds pictures: uint8 with three dimensions."""
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
@@ -82,7 +87,7 @@ class Encoder:
     """
 
     def __init__(self, space: gym.Space, pictures: bool = True) -> None:
-        found = list(leaves(space))
+        self._space, found = space, list(leaves(space))
         if not found:
             raise UserError(f"the observation space {space} is empty, which is not supported")
         for path, leaf in found:
@@ -130,6 +135,20 @@ class Encoder:
         path = (self._pictures or self._parts)[0][0]
         return len(at(obs, path))
 
+    def batched(self, obs: Any) -> tuple[Any, bool]:
+        """A batch of raw observations, and whether `obs` was a single one. Raises UserError for what is neither."""
+        kinds = set()
+        for path, leaf in leaves(self._space):
+            try:
+                part = np.asarray(at(obs, path))
+                shape = part.shape if part.dtype.kind in "biuf" else None
+            except (KeyError, IndexError, TypeError, ValueError):
+                shape = None  # it lacks this part, or the part is no array
+            kinds.add("one" if shape == leaf.shape else "batch" if shape and shape[1:] == leaf.shape else "neither")
+        if len(kinds) > 1 or kinds == {"neither"}:
+            raise UserError(f"an observation must be one of {brief(self._space)}, or a batch of them, [N, ...]")
+        return (batch_of_one(self._space, obs), True) if kinds == {"one"} else (obs, False)
+
     def vector(self, obs: Any) -> np.ndarray | None:
         """The columns [N, d] of a batch of raw observations, not normalised; None if there are only pictures."""
         if not self.vector_size:
@@ -162,6 +181,15 @@ class Encoder:
         if self.picture_shape is None:
             return features
         return features[:, self._pixels :].view(np.float32) if self.vector_size else None
+
+
+def batch_of_one(space: gym.Space, obs: Any) -> Any:
+    """An observation as a batch with nothing else in it."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: batch_of_one(inner, obs[key]) for key, inner in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(batch_of_one(inner, part) for inner, part in zip(space.spaces, obs, strict=True))
+    return np.asarray(obs)[None]
 
 
 def at(tree: Any, path: tuple[Any, ...]) -> Any:

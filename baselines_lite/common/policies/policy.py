@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common.networks.builders import build, takes_pictures
-from baselines_lite.common.networks.observations import Encoder
+from baselines_lite.common.networks.observations import Encoder, brief
 from baselines_lite.common.networks.parameters import Parameters, weights
 from baselines_lite.common.policies.file_format import Held, encoded, write
 from baselines_lite.common.policies.normalize import Normalize
@@ -133,17 +133,43 @@ class Policy(tf.Module, Stateful):
         (by default nowhere, and everywhere at the start). A policy without memory returns the state as it came.
         Actions are as the distribution drew them: give the environment `policy.to_env(actions)`.
         """
-        features, memory = self.features(obs), ()
-        noise = None if deterministic else self.noise(self._rng, (len(features),))
-        if self.recurrent:
-            state = self.initial_state(len(features)) if state is None else state
-            memory = (state, np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool))
-        acted = self.actor()(features, noise, *memory)
+        features, acted = self._act_on(obs, state, firsts, deterministic)
         if acted.values is None:
             values, logp = self.values_and_logp(features, acted.actions)
         else:
             values, logp = acted.values, self.logp(acted.heads, acted.actions)
         return acted.actions, values, acted.state if self.recurrent else state, logp
+
+    def predict(self, obs: Any, state: Any = None, firsts: Any = None, deterministic: bool = False
+                ) -> tuple[np.ndarray, Any]:
+        """(what to give the environment, state) for one raw observation, or a batch of them [N, ...].
+
+        Of one observation it is one action. `state` and `firsts` as in `step`; one bool for one observation. Raises
+        UserError for what is not of the observation space.
+        """
+        batch, alone = self.encoder.batched(obs)
+        _, acted = self._act_on(batch, state, None if firsts is None else np.atleast_1d(firsts), deterministic)
+        actions = self.to_env(acted.actions)
+        return actions[0] if alone else actions, acted.state if self.recurrent else state
+
+    def _act_on(self, obs: Any, state: Any, firsts: np.ndarray | None, deterministic: bool
+                ) -> tuple[np.ndarray, Acted]:
+        features, memory = self.features(obs), ()
+        noise = None if deterministic else self.noise(self._rng, (len(features),))
+        if self.recurrent:
+            state = self.initial_state(len(features)) if state is None else state
+            memory = (state, np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool))
+        return features, self.actor()(features, noise, *memory)
+
+    def __repr__(self) -> str:
+        """What it is, in a line."""
+        learned = f" of {self.info['algorithm']} for {self.info['env']}" if self.info else ""
+        told = {**self.settings, **self.network_options}
+        hidden = {"network", "network_options", "compute", "reward_gamma"}
+        options = "".join(f", {k}={v}" for k, v in told.items() if k not in hidden and v not in (None, False))
+        count = sum(int(np.prod(v.shape)) for v in self.trainable_variables)
+        return (f"<{self.kind()}{learned}: {brief(self.observation_space)} -> {brief(self.action_space)}, "
+                f"network={self.network}{options}, {count:,} parameters>")
 
     def save(self, path: str) -> None:
         """Writes weights, statistics, spaces and config to one safetensors file; see file_format.write."""
