@@ -248,12 +248,14 @@ def now() -> str:
 
 def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
     """Evaluates, records or plays a file's policy, in the environment it was trained in unless --env says otherwise."""
-    allowed = {"load_path", "seed", "log_path", "network", "verbose", "eval_episodes", "eval_deterministic"}
+    allowed = {"load_path", "env_kwargs", "seed", "log_path", "network", "verbose", "eval_episodes",
+               "eval_deterministic"}
     for name in options:
         if name not in allowed:
             raise UserError(f"--{name} has no meaning where --load_path is played or evaluated, without "
-                            "--num_timesteps; --alg, --env, --network, --seed, --log_path, --play, --play_episodes, "
-                            "--deterministic, --record, --eval_episodes, --eval_deterministic and --eval_json have")
+                            "--num_timesteps; --alg, --env, --env_kwargs, --network, --seed, --log_path, --play, "
+                            "--play_episodes, --deterministic, --record, --eval_episodes, --eval_deterministic and "
+                            "--eval_json have")
     run = with_known(RunOptions(), complete(options, RolloutConfig))
     evaluates = "eval_episodes" in options
     for wanted, by, names in ((evaluates, "--eval_episodes", ("eval_deterministic", "eval_json")),
@@ -271,6 +273,8 @@ def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, 
     if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
         raise UserError(f"the model file {run.load_path!r} is of the algorithm {policy.info.get('algorithm')}, "
                         f"not {command.alg}")
+    if run.env_kwargs is not None:
+        policy.info = {**policy.info, "env": env, "env_kwargs": run.env_kwargs}
     if evaluates:
         evaluate(policy, env, run, eval_json)
     if plays(command):
@@ -294,7 +298,8 @@ def evaluate(policy: Any, env: str, run: RunOptions, path: str) -> None:
     atari = atari_options(policy, env)
     with open(run.load_path, "rb") as file:
         model = {"path": run.load_path, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    found = {"env": env, "algorithm": policy.info.get("algorithm"), "seed": run.seed, "deterministic": deterministic,
+    found = {"env": env, "env_kwargs": policy.info.get("env_kwargs"),
+             "algorithm": policy.info.get("algorithm"), "seed": run.seed, "deterministic": deterministic,
              "atari": atari and to_dict(atari), **found, "returns": [episode.ret for episode in played],
              "lengths": [episode.length for episode in played], "model": model, "versions": versions()}
     try:

@@ -10,10 +10,12 @@ import sys
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import Json
 
 # Gymnasium's extra that brings a family's dependencies, where it is not our default.
 EXTRAS = {"mujoco": "baselines-lite[mujoco]", "box2d": "gymnasium[box2d]"}
@@ -27,7 +29,7 @@ class DropInfo(gym.Wrapper):
         return obs, reward, terminated, truncated, {}
 
 
-def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
+def family_of(spec: EnvSpec | None) -> str:
     """The family whose preset fits: atari, mujoco, box2d, classic_control, toy_text or other."""
     entry_point = spec.entry_point if spec is not None else None
     module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
@@ -39,8 +41,26 @@ def family_of(spec: gym.envs.registration.EnvSpec | None) -> str:
     return "other"
 
 
-def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+def with_kwargs(env: Any, kwargs: Json | None) -> Any:
+    """An environment's id as the spec of it with other keywords for its constructor; whatever it is where there are
+    none. Raises UserError for what takes none.
+    """
+    if kwargs is None:
+        return env
+    if not isinstance(env, str):
+        raise UserError("env_kwargs are for an environment's id: what is an object or makes one has its keywords")
+    spec = copy.deepcopy(find_spec(env))
+    if family_of(spec) == "atari":
+        raise UserError(f"env_kwargs={kwargs} are not for Atari games, whose options are --frame_skip, --sticky and "
+                        "others; --help --env=ID lists them")
+    spec.kwargs.update(kwargs.value)
+    return spec
+
+
+def find_spec(env_id: str | EnvSpec) -> EnvSpec:
     """The spec of an id, or of `module:Id` after importing the module. Raises UserError with the nearest ids."""
+    if isinstance(env_id, EnvSpec):
+        return env_id
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -65,7 +85,7 @@ def register_atari(name: str) -> None:
         gym.register_envs(ale_py)
 
 
-def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None) -> gym.Env:
+def make_env(spec: EnvSpec, render_mode: str | None = None) -> gym.Env:
     """One environment of a registered id. Raises UserError where it cannot be made, naming what is missing."""
     # Gymnasium's checks at every step cost as much as CartPole itself: env_rules looks at the first one, and that
     # environments are reset before they are stepped is for our tests.
@@ -81,7 +101,7 @@ def make_env(spec: gym.envs.registration.EnvSpec, render_mode: str | None = None
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
+def make_one(env_id: str | EnvSpec, render_mode: str | None = None, verbose: bool = False,
              atari: AtariOptions | None = None) -> gym.Env:
     """One environment of an id or `module:Id`, ready to be stepped. Raises UserError where it cannot be made."""
     spec = find_spec(env_id)
@@ -98,7 +118,7 @@ def make_one(env_id: str, render_mode: str | None = None, verbose: bool = False,
     return DropInfo(Checked(env) if family_of(spec) == "other" else env)  # Gymnasium's own keep the rules
 
 
-def silence_mujoco(spec: gym.envs.registration.EnvSpec) -> None:
+def silence_mujoco(spec: EnvSpec) -> None:
     """Keeps MuJoCo's deprecation notes off the terminal and its MUJOCO_LOG.TXT out of the working directory.
 
     Other warnings (an unstable simulation, say) go to stderr, each once.

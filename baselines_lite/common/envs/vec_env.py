@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from baselines_lite.common.envs import video
@@ -22,12 +23,12 @@ from baselines_lite.common.envs.make import family_of, find_spec, make_one
 from baselines_lite.common.envs.workers import InProcess, in_workers
 from baselines_lite.common.system.errors import UserError
 
-EnvLike = str | gym.Env | VectorEnv | Callable[[], gym.Env]
+EnvLike = str | EnvSpec | gym.Env | VectorEnv | Callable[[], gym.Env]
 
 
-def spec_of(env: EnvLike) -> gym.envs.registration.EnvSpec | None:
+def spec_of(env: EnvLike) -> EnvSpec | None:
     """The spec of an id or of an object that has one; None for factories and unregistered environments."""
-    if isinstance(env, str):
+    if isinstance(env, str | EnvSpec):
         return find_spec(env)
     return env.spec if isinstance(env, gym.Env | VectorEnv) else None
 
@@ -39,7 +40,7 @@ def name_of(env: EnvLike) -> str:
 
 def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, render_mode: str | None = None,
                  verbose: bool = False, atari: AtariOptions | None = None, threads: int = 1) -> VectorEnv:
-    """`num_env` copies of an id, of `module:Id` or of a factory; or an Env or VectorEnv.
+    """`num_env` copies of an id, of `module:Id`, of a spec or of a factory; or an Env or VectorEnv.
 
     vec: "sync" steps them in this process, one after the other, which suits environments of up to some hundred
     microseconds a step; "async" in worker processes; "native" is the vector environment that the id itself brings, with
@@ -63,7 +64,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
                 raise UserError(f"{name}={value} is for an environment's id or factory: an Env object is one "
                                 "environment in this process")
         return InProcess([lambda: Lent(env)], autoreset_mode=AutoresetMode.SAME_STEP)
-    if isinstance(env, str):
+    if isinstance(env, str | EnvSpec):
         spec = find_spec(env)
         if family_of(spec) == "atari":
             from baselines_lite.common.envs.atari import AtariGames
@@ -92,12 +93,12 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
     return InProcess([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def make_native(spec: gym.envs.registration.EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:
+def make_native(spec: EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:
     """The vector environment that an id brings. Raises UserError where it brings none."""
     if spec.vector_entry_point is None:
         raise UserError(f"{spec.id} brings no vector environment of its own; use --vec=sync or --vec=async")
     options = {"render_mode": render_mode} if render_mode else {}
-    venv = gym.make_vec(spec.id, num_env, vectorization_mode="vector_entry_point", **options)
+    venv = gym.make_vec(spec, num_env, vectorization_mode="vector_entry_point", **options)
     return ResetDone(venv) if venv.metadata["autoreset_mode"] == AutoresetMode.DISABLED else venv
 
 

@@ -13,7 +13,7 @@ from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.networks.check_options import check_network_options
 from baselines_lite.common.networks.options import FEED_FORWARD, WITH_MEMORY
 from baselines_lite.common.system.errors import UserError, counted, unknown
-from baselines_lite.common.system.options import option, override
+from baselines_lite.common.system.options import Json, option, override
 from baselines_lite.common.system.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
@@ -39,6 +39,8 @@ class RunOptions:
                                             "the beginning (default: num_timesteps)", low=1)
     preset: str = option("default", "named set of hyperparameters; 'baselines' restores the original's choices")
     env_type: str | None = option(None, "family whose preset to use, instead of the one detected", choices=FAMILIES)
+    env_kwargs: Json | None = option(None, "keywords for the environment's constructor, as JSON: "
+                                     "'{\"frame_skip\": 2}'; in Python also a dict")
     reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
     tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
     log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")

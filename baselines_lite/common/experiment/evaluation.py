@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import baselines_lite
 from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
-from baselines_lite.common.envs.make import family_of, find_spec, make_one
+from baselines_lite.common.envs.make import family_of, find_spec, make_one, with_kwargs
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, reset
 from baselines_lite.common.envs.workers import close, in_workers
 from baselines_lite.common.experiment.config import RunOptions
@@ -27,6 +28,7 @@ from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
+from baselines_lite.common.system.options import Json
 from baselines_lite.common.system.seeding import env_seeds, stream
 from baselines_lite.common.system.state import Stateful
 from baselines_lite.common.system.watchdog import beat, paused
@@ -57,7 +59,7 @@ def play_episodes(policy: Policy, env: EnvLike, episodes: int, deterministic: bo
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
-    atari = atari_options(policy, env)
+    atari, env = atari_options(policy, env), as_trained(policy, env)
     venv = make_vec_env(env, 1 if isinstance(env, gym.Env) else min(episodes, SIDE_BY_SIDE), atari=atari,
                         threads=tf_setup.threads_per_rank(Comm()))
     try:
@@ -83,6 +85,21 @@ def summary(played: Sequence[Played]) -> dict[str, Any]:
             "min": float(returns.min()), "max": float(returns.max()), "episodes": n,
             "cut": sum(episode.cut for episode in played),
             "eplenmean": float(np.mean([episode.length for episode in played]))}
+
+
+def as_trained(policy: Policy, env: EnvLike) -> EnvLike:
+    """An environment with the keywords with which a policy was trained, if `env` is the id of that one.
+
+    Raises UserError for keywords from a file with text in them, a path say, which nobody has named.
+    """
+    kwargs = policy.info.get("env_kwargs")
+    if kwargs is None or not isinstance(env, str) or env != policy.info.get("env"):
+        return env
+    if not isinstance(kwargs, Json) and Json(kwargs).has_text:
+        raise UserError(f"the model file's policy was trained in {env} with the keywords {kwargs}, in which there is "
+                        f"text: if you trust it, give --env_kwargs={shlex.quote(kwargs)}, or from Python an "
+                        "environment that you have made")
+    return with_kwargs(env, Json(kwargs))
 
 
 def atari_options(policy: Policy, env: EnvLike) -> AtariOptions | None:
@@ -216,7 +233,7 @@ class Evaluations(Stateful):
         return played
 
 
-def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bool, seed: int,
+def watch_episodes(policy: Policy, env: str | EnvSpec, episodes: int, deterministic: bool, seed: int,
                    path: str | None) -> Iterator[Played]:
     """Plays in a window, or into the video file `path`, one episode after the other; yields each.
 
@@ -225,10 +242,11 @@ def watch_episodes(policy: Policy, env_id: str, episodes: int, deterministic: bo
     """
     if path is not None:
         video.prepare()
-    atari = atari_options(policy, env_id)
+    atari, made = atari_options(policy, env), as_trained(policy, env)
+    env_id = env if isinstance(env, str) else env.id
 
     def factory() -> gym.Env:
-        env = make_one(env_id, "human" if path is None else "rgb_array", atari=atari)
+        env = make_one(made, "human" if path is None else "rgb_array", atari=atari)
         return env if path is None else video.Film(env, path, episodes)
 
     with video.drawing(env_id):
@@ -260,6 +278,8 @@ def play_command(policy: Policy, path: str) -> str:
     else:
         words = [sys.executable, "-m", "baselines_lite.run"]
     words += [f"--load_path={path}", "--play"]
+    kwargs = policy.info.get("env_kwargs")
+    words += [f"--env_kwargs={kwargs}"] if kwargs is not None and Json(kwargs).has_text else []
     words += [f"--alg={policy.info['algorithm']}"] if "." in policy.kind() else []
     words += [f"--{name}={value}" for name, value in (("env", env), ("network", network)) if ":" in value]
     return " ".join(map(shlex.quote, words))

@@ -33,7 +33,7 @@ from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.envs.episode_stats import EpisodeWindow, in_order
-from baselines_lite.common.envs.make import family_of
+from baselines_lite.common.envs.make import family_of, with_kwargs
 from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, spec_of
 from baselines_lite.common.envs.workers import awaited, close, failed
 from baselines_lite.common.experiment import resume
@@ -124,6 +124,7 @@ class Experiment(Report):
             values.setdefault("num_env", env.num_envs)
         resolved = resolve(config_type, presets, self.family, values, self.comm.size, isinstance(env, gym.Env))
         self.run, self.config = resolved.run, resolved.config
+        env = with_kwargs(env, self.run.env_kwargs)
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
@@ -147,8 +148,9 @@ class Experiment(Report):
         self.policy = self._make_policy(self, resolved.network_options)
         if hasattr(cfg, "check_policy"):
             cfg.check_policy(self.policy)
-        self.policy.info = {"algorithm": self.algorithm, "env": self.env_name, "config": to_dict(cfg),
-                            "atari": self.atari and to_dict(self.atari), "versions": versions()}
+        self.policy.info = {
+            "algorithm": self.algorithm, "env": self.env_name, "env_kwargs": self.run.env_kwargs,
+            "config": to_dict(cfg), "atari": self.atari and to_dict(self.atari), "versions": versions()}
         self.buffer = self._make_buffer and self._make_buffer(self)
         self.batch = cfg.num_env * cfg.nsteps * self.comm.size  # environment steps per update, all ranks
         self.planned_updates = self.run.num_timesteps // self.batch

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.options import Json
 from baselines_lite.common.system.schedules import Schedule
 
 FOLDER = "checkpoints"  # below that of the log
@@ -55,6 +56,9 @@ def with_given(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str
     for name, value in facts["given"].items():
         if name not in options and isinstance(value, str) and ":" in value and name in ("network", "env"):
             raise trusted(name, value)
+    if "env_kwargs" not in options and Json(facts["given"].get("env_kwargs") or "{}").has_text:
+        raise UserError(f"the run that is to go on has env_kwargs={facts['given']['env_kwargs']}, with text in it, a "
+                        "path say: if you trust it, give --env_kwargs again")
     return {**facts["given"], **options}
 
 
@@ -102,6 +106,8 @@ def elsewhere(then: Any, now: Mapping[str, Any]) -> list[str]:
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as a manifest holds them: text and numbers; others must be given again."""
+    if isinstance(options.get("env_kwargs"), Mapping):
+        options = {**options, "env_kwargs": Json(options["env_kwargs"])}
     return {name: value for name, value in options.items()
             if name not in ("resume", "log_path", "load_path")
             and (value is None or isinstance(value, bool | int | float | str))}

@@ -28,10 +28,11 @@ from baselines_lite.common.policies.file_format import Fault, ModelFile, check_t
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.mpi import Comm
-from baselines_lite.common.system.options import check, convert, override, to_dict
+from baselines_lite.common.system.options import Json, check, convert, override, to_dict
 
 COMPUTE = ("float32", "bfloat16")  # what a policy of float32 weights may compute in
-INFO = {"algorithm": str, "env": str, "config": dict, "atari": dict | None, "versions": dict}  # see Policy.info
+INFO = {"algorithm": str, "env": str, "env_kwargs": str | None, "config": dict, "atari": dict | None,
+        "versions": dict}  # see Policy.info
 FREE = ("compute", "reward_gamma", "epsilon", "joined")  # settings that may change where training starts from a file
 
 
@@ -135,6 +136,8 @@ def checked_info(metadata: dict[str, Any], policy: Policy) -> dict[str, Any]:
     for name, value in info.items():
         if not isinstance(value, INFO[name]):
             raise Fault(f"is damaged: its {name} is {value}")
+    if info.get("env_kwargs") is not None:
+        Json(info["env_kwargs"])  # as text, which tells it from what the caller has given: see evaluation.as_trained
     if info.get("atari") is not None:
         info["atari"] = to_dict(override(AtariOptions(), info["atari"]))
         if policy.observation_space.shape[:1] != (info["atari"]["frame_stack"],):

@@ -9,6 +9,7 @@ TensorFlow here: `--help` must be fast.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -39,6 +40,35 @@ class Text(str):
     """A text of a certain form: a subclass raises UserError for any other, and says in `form` what it should be."""
 
     form: ClassVar[str]
+
+
+class Json(Text):
+    """The text of a JSON object, from that or from a dict; `value` is the dict. Raises UserError for anything else."""
+
+    form = 'a JSON object such as {"frame_skip": 2}'
+    value: dict[str, Any]
+
+    def __new__(cls, given: str | Mapping[str, Any]) -> Json:
+        try:
+            found = dict(given) if isinstance(given, Mapping) else json.loads(given)
+            text = json.dumps(found, sort_keys=True, allow_nan=False)
+            found = json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{str(given)!r} is not {cls.form}")
+        self = super().__new__(cls, text)
+        self.value = found
+        return self
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any of its values is a text, or has one in it: a path, say."""
+        def texts(value: Any) -> bool:
+            inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            return isinstance(value, str) or any(map(texts, inner))
+
+        return texts(self.value)
 
 
 def convert(name: str, kind: Any, value: Any) -> Any:
