@@ -161,17 +161,19 @@ def train(options: dict[str, Any], command: CommandOptions, flags: Mapping[str, 
         options["log_path"] = folder
     algorithm, options, run = comm.together(lambda: checked(options, command))
     budget = run.num_timesteps if found is None or "num_timesteps" in options else None  # None: as it was
-    made = comm.together(lambda: None if run.log_path else own_folder(default_log_path(command)), root_only=True)
+    given = run.log_path or run.dry_run
+    made = comm.together(lambda: None if given else own_folder(default_log_path(command)), root_only=True)
     made = comm.broadcast(made)
-    if run.log_path is None:
-        options["log_path"] = made
     if made is not None:
+        options["log_path"] = made
         unused.append(made)  # on all ranks: the first that Ctrl-C ends may be the only one that still can remove it
     try:
         policy = algorithm.learn(command.env, total_timesteps=budget,
                                  **{k: v for k, v in options.items() if k != "num_timesteps"})
     finally:
         remove_unused()
+    if run.dry_run:
+        return 0
     stopped_by = getattr(policy, "stopped_by", None)  # a `learn` of one's own may return something else
     if stopped_by is not None:
         if comm.rank == 0:

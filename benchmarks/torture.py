@@ -1,11 +1,12 @@
 """Kills runs at random moments, has them go on until they have ended, and compares them with runs left alone.
 
-    python benchmarks/torture.py --kills=200 --jobs=2 --seed=0    # all cases in turn; half an hour to an hour
+    python benchmarks/torture.py --kills=200 --jobs=2 --seed=0    # all cases; about an hour
     python benchmarks/torture.py --case=ppo2-2 --kills=5
 
-Each case is one command line with --resume=auto. SIGKILL goes to one rank or to all, after a time that is drawn anew:
-while it starts, collects, updates, writes a checkpoint or comes back to one. A run that has ended must have the same
-progress.csv and monitor.csv, clocks aside, and the same weights as the one left alone. Results: results/torture.json.
+Each case is one command line with --resume=auto. SIGKILL goes to one rank or to all, after up to half of the time that
+the run takes, drawn anew: while it starts, collects, updates, writes a checkpoint or comes back to one. A run that has
+ended must have the same progress.csv and monitor.csv, clocks aside, and the same weights as the one left alone.
+Results: results/torture.json.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
             while not ended:
                 process = subprocess.Popen(command(case, log), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                            text=True, start_new_session=True)
-                wait = rng.uniform(0.5, duration) if found["kills"] < kills else None
+                wait = rng.uniform(0.5, duration / 2) if found["kills"] < kills else None
                 try:
                     out, _ = process.communicate(timeout=wait)
                     ended = True

@@ -73,6 +73,7 @@ class RunOptions:
                         "float32", choices=("float32", "bfloat16"))
     stall_timeout: float = option(1800.0, "seconds without a step or an update after which a rank is named that comes "
                                   "no further, and the run ends; 0: none", low=0)
+    dry_run: bool = option(False, "set everything up, say what would be trained, and end without training or files")
     verbose: bool = option(False, "let TensorFlow and MuJoCo print their start-up messages")
 
 
@@ -254,6 +255,7 @@ class Resolved:
     config: Any
     network_options: dict[str, Any]
     atari: AtariOptions
+    preset: dict[str, Any]  # the values of the preset, before what was given
 
 
 def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,
@@ -299,7 +301,7 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     if run.schedule_timesteps is not None and run.schedule_timesteps < run.num_timesteps:
         raise UserError(f"schedule_timesteps={run.schedule_timesteps} is less than num_timesteps={run.num_timesteps}: "
                         "the schedules would end before the run")
-    return Resolved(run, config, network_options, atari)
+    return Resolved(run, config, network_options, atari, row)
 
 
 def check_alike(all_ranks: Sequence[Mapping[str, Any]]) -> None:

@@ -123,7 +123,7 @@ class Experiment(Report):
         if isinstance(env, VectorEnv):
             values.setdefault("num_env", env.num_envs)
         resolved = resolve(config_type, presets, self.family, values, self.comm.size, isinstance(env, gym.Env))
-        self.run, self.config = resolved.run, resolved.config
+        self.run, self.config, self.preset = resolved.run, resolved.config, resolved.preset
         env = with_kwargs(env, self.run.env_kwargs)
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
@@ -162,6 +162,8 @@ class Experiment(Report):
     def _follow_rank_0(self) -> None:
         """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
         paths = self.comm.broadcast({name: getattr(self.run, name) for name in PATHS})
+        if self.run.dry_run:
+            paths |= dict(log_path=None, save_path=None)
         self.run = dataclasses.replace(self.run, **paths)
         self.log_path = None if self.run.log_path is None else Path(self.run.log_path)
         self.folder = self.log_path or Path(self.run.save_path or ".").parent  # for what is written beside the log
@@ -188,7 +190,7 @@ class Experiment(Report):
             self.say_start()
             for line in [f"an earlier run's files are now in {aside}"] if aside else news or []:
                 self.logger.say(line)
-            if self.run.save_video_interval > 0:
+            if self.run.save_video_interval > 0 and not self.run.dry_run:
                 every = max(1, self.run.save_video_interval // self.config.num_env)
                 self.venv = video.record(self.venv, self.env_name, self.folder / "videos", every,
                                          self.run.save_video_length)
@@ -353,7 +355,7 @@ class Experiment(Report):
             return f"reached the target return {target:g}"
         if self.nupdates == self.planned_updates:
             return "used the whole budget"
-        return None
+        return "is not run" if self.run.dry_run else None
 
     def _save(self, path: Path) -> None:
         with paused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from baselines_lite.common.experiment.logger import as_json
 from baselines_lite.common.experiment.plotting import plot_run
 from baselines_lite.common.experiment.resume import elsewhere, plain_options
 from baselines_lite.common.networks.distributions import is_far_from_unit
+from baselines_lite.common.networks.observations import brief
+from baselines_lite.common.networks.parameters import weights
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import counted
 from baselines_lite.common.system.mpi import Comm
@@ -108,6 +111,32 @@ class Report:
         if self.run.dtype == "bfloat16" and not tf_setup.gains_from_bfloat16():
             say("dtype=bfloat16: this processor has no bfloat16 instructions (avx512_bf16, amx_bf16), so that it gains "
                 "nothing from it and may lose")
+        if self.run.dry_run:
+            self.say_plan()
+
+    def say_plan(self) -> None:
+        """Says what the run is told and from where, what the policy sees, does and is made of, and what it takes."""
+        policy, cfg = self.policy, self.config
+        usual = type(self.run)()
+        told = {k: v for k, v in vars(self.run).items() if v != getattr(usual, k) or k in ("seed", "num_timesteps")}
+        told |= {**vars(cfg), **policy.network_options, **(policy.info["atari"] or {})}
+        rows = [(name, str(value), "given" if name in self.given else "preset" if name in self.preset else "default")
+                for name, value in told.items()]
+        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        lines = [f"  {name:{widths[0]}}  {value:{widths[1]}}  {source}".rstrip() for name, value, source in rows]
+        parts: dict[str, int] = {}
+        for path, weight in weights(policy).items():
+            part = path.partition("/")[0]
+            parts[part] = parts.get(part, 0) + int(np.prod(weight.shape))
+        features = policy.encoder.shape
+        nbytes = np.dtype(policy.encoder.dtype).itemsize * math.prod(features) * cfg.num_env * cfg.nsteps
+        lines += [f"observations: {brief(policy.observation_space)}, which networks see as "
+                  f"{' x '.join(map(str, features))} numbers",
+                  f"actions: {brief(policy.action_space)}",
+                  f"parameters: {sum(parts.values()):,} ("
+                  + ", ".join(f"{part} {count:,}" for part, count in parts.items()) + ")",
+                  f"an update's observations take {nbytes / 1e6:.1f} MB on each rank"]
+        self.logger.say("\n".join(lines))
 
     def say_going_on(self, lost: int, place: Any) -> None:
         """Says from where the run goes on: with so many rows fewer, and from what `place`."""
@@ -147,6 +176,8 @@ class Report:
         """Says why the run ended, and where everything lies; draws its curve."""
         mean = self.window.eprewmean
         self.logger.close()
+        if self.run.dry_run:
+            return
         lines = [f"{self.algorithm} {self.stop} after {self.total_timesteps:,} steps in {self.elapsed:.1f} s; mean "
                  "return " + ("unknown: no episode has finished" if mean is None
                     else f"{mean:.1f} over the last {len(self.window.last)} episodes")]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from baselines_lite.common.system.errors import UserError
-from baselines_lite.common.system.options import Json
+from baselines_lite.common.system.options import Json, convert
 from baselines_lite.common.system.schedules import Schedule
 
 FOLDER = "checkpoints"  # below that of the log
 # Options on which nothing depends that is trained.
 FREE = {"resume", "log_path", "save_path", "load_path", "log_interval", "print_interval", "tensorboard", "threads",
         "verbose", "checkpoint_interval", "checkpoint_seconds", "keep_checkpoints", "save_video_interval",
-        "save_video_length", "target_return", "stall_timeout"}
+        "save_video_length", "target_return", "stall_timeout", "dry_run"}
 
 
 def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -26,6 +26,8 @@ def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     folder, log_path = options.get("resume"), options.get("log_path")
     if folder is None:
         return None
+    if convert("dry_run", bool, options.get("dry_run", False)):
+        raise UserError("dry_run says what a new run would be: leave resume away")
     if folder == "auto":
         if log_path is None:
             raise UserError("resume=auto needs log_path, the folder in which the run starts or goes on")
