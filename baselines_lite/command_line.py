@@ -32,6 +32,7 @@ from baselines_lite.common.experiment.config import (
     RolloutConfig,
     RunOptions,
     algorithm_name,
+    from_config,
     preset_values,
     resolve,
 )
@@ -51,6 +52,7 @@ class CommandOptions:
 
     alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of one's own package")
     env: str = option(None, "Gymnasium id, or module:Id")
+    config: str | None = option(None, "JSON file with options by name, or the config.json of a run; flags override it")
     play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
     record: str | None = option(None, "play into this .mp4 or .gif file, one episode after the other, without a window")
     play_episodes: int = option(5, "episodes to play or record", low=1)
@@ -73,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
         comm = get_comm()
         with comm.guarded():
-            flags, command = comm.together(lambda: understood(arguments))
+            config = comm.broadcast(comm.together(lambda: config_of(parse(arguments)), root_only=True))
+            flags, command = comm.together(lambda: understood(arguments, config))
             options = {k: v for k, v in flags.items() if k not in CommandOptions.__dataclass_fields__}
             asked = plays(command) or "eval_episodes" in flags
             from_file = asked and "load_path" in flags and "num_timesteps" not in flags
@@ -88,9 +91,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def understood(arguments: Sequence[str]) -> tuple[dict[str, str | None], CommandOptions]:
+def config_of(flags: Mapping[str, str | None]) -> dict[str, str]:
+    """The options in the file of --config, as flags. Raises UserError."""
+    path = flags.get("config")
+    if path is None:
+        return {}
+    found = from_config(path)
+    with open(path, encoding="utf-8") as file:
+        whole = json.load(file)
+    for name, key in (("alg", "algorithm"), ("env", "env")):
+        value = whole.get(key) if "config" in whole else found.pop(name, None)
+        if value is None or name in flags:
+            continue
+        if ":" in str(value) or (name == "alg" and value not in registry.ALGORITHMS):
+            raise UserError(f"the config file {path!r} has {key}={value}, which imports a module: if you trust it, "
+                            f"give --{name}={value}")
+        found[name] = value
+    network = str(found.get("network", ""))
+    if ":" in network and flags.get("network") != network:
+        raise UserError(f"the config file {path!r} has network={network}, which imports a module: if you trust it, "
+                        f"give --network={network}")
+    return {name: "none" if value is None else str(value) for name, value in found.items()}
+
+
+def understood(arguments: Sequence[str], config: Mapping[str, str]) -> tuple[dict[str, str | None], CommandOptions]:
     """All flags, and those that only the command line knows as their types. Raises UserError."""
-    flags = complete(parse(arguments), CommandOptions, RunOptions)
+    flags = complete({**config, **parse(arguments)}, CommandOptions, RunOptions)
     command = override(CommandOptions(), {k: v for k, v in flags.items() if k in CommandOptions.__dataclass_fields__})
     if command.record and not command.record.lower().endswith((".mp4", ".gif")):
         raise UserError(f"record={command.record} must end with .mp4 or .gif")

@@ -35,8 +35,12 @@ def console(*first: str) -> None:
 
     try:
         status = main([*first, *sys.argv[1:]])
+        sys.stdout.flush()
     except KeyboardInterrupt:  # by a second Ctrl-C in training
         end_at_once()
+    except BrokenPipeError:  # who reads has seen enough: `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 0
     sys.exit(status)
 
 

@@ -3,15 +3,15 @@
     python benchmarks/torture.py --kills=200 --jobs=2 --seed=0    # all cases; about an hour
     python benchmarks/torture.py --case=ppo2-2 --kills=5
 
-Each case is one command line with --resume=auto. SIGKILL goes to one rank or to all, after up to half of the time that
-the run takes, drawn anew: while it starts, collects, updates, writes a checkpoint or comes back to one. A run that has
-ended must have the same progress.csv and monitor.csv, clocks aside, and the same weights as the one left alone.
-Results: results/torture.json.
+Each case is one command line with --resume=auto. SIGKILL goes to one rank or to all at a moment that is drawn anew:
+while it starts, collects, updates, writes a checkpoint or comes back to one. A run that has ended must have the same
+progress.csv and monitor.csv, clocks aside, and the same weights as the one left alone. Results: results/torture.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import json
@@ -113,6 +113,33 @@ def descends(pid: int, ancestor: int) -> bool:
     return False
 
 
+def let_run(process: subprocess.Popen, log: Path, rng: random.Random, duration: float, rows: int) -> None:
+    """Waits until the moment of a kill, or until the process ends.
+
+    One in four comes while it starts; the others up to a fifth of a second after some new row, of a third of all `rows`
+    one that is drawn: so they do not depend on how fast the machine is.
+    """
+    if rng.random() < 0.25:
+        moment = time.monotonic() + rng.uniform(0.5, duration / 2)
+        while time.monotonic() < moment and process.poll() is None:
+            time.sleep(0.01)
+        return
+    begin, wanted, extra = rows_of(log), rng.randrange(1, max(2, rows // 3)), rng.uniform(0, 0.2)
+    while process.poll() is None:
+        now = rows_of(log)
+        begin = min(begin, now)  # where it goes on, rows are cut off first
+        if now >= begin + wanted:
+            time.sleep(extra)
+            return
+        time.sleep(0.005)
+
+
+def rows_of(log: Path) -> int:
+    """How many rows a run has written to its progress.csv."""
+    path = log / "progress.csv"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
 def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
     """Kills a case so many times; what came of it."""
     case, found = CASES[name], {"kills": 0, "ends": 0, "rows_lost": 0, "most_rows_lost": 0, "different": [], "hung": 0,
@@ -129,17 +156,21 @@ def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
             while not ended:
                 process = subprocess.Popen(command(case, log), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                            text=True, start_new_session=True)
-                wait = rng.uniform(0.5, duration / 2) if found["kills"] < kills else None
-                try:
-                    out, _ = process.communicate(timeout=wait)
+                if found["kills"] < kills:
+                    let_run(process, log, rng, duration, len(alone["progress"]))
+                    ended = process.poll() is not None
+                else:
                     ended = True
+                if ended:
+                    out, _ = process.communicate()
                     if process.returncode != 0:
                         found["different"].append(f"exit status {process.returncode}: {out[-2000:]}")
-                except subprocess.TimeoutExpired:
+                else:
                     ranks = ranks_of(process)
                     for pid in ranks if rng.random() < 0.5 else ranks[-1:]:
-                        os.kill(pid, signal.SIGKILL)
-                    found["kills"] += 1
+                        with contextlib.suppress(ProcessLookupError):  # it has just ended
+                            os.kill(pid, signal.SIGKILL)
+                    found["kills"] += bool(ranks)
                     killed = time.monotonic()
                     try:
                         out, _ = process.communicate(timeout=120)

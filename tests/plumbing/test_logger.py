@@ -1,6 +1,8 @@
 """What a run writes down."""
 
 import json
+import os
+import sys
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
@@ -24,3 +26,15 @@ def test_a_mapping_that_is_no_dict_is_one_in_the_configuration(tmp_path):
     logger.close()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["atari"] == {"sticky": 0.25} and config["folder"] == "a/b"
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_says(monkeypatch, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        logger = Logger(tmp_path, "a run", 10)
+        for steps in (1, 2):
+            logger.row({"total_timesteps": steps, "sps": 1.0}, last=True)
+        logger.close()
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 3

@@ -6,7 +6,9 @@ An algorithm's config is a frozen dataclass of `option(...)` fields; see system/
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from baselines_lite.common.envs.atari_options import AtariOptions
@@ -318,8 +320,44 @@ def check_alike(all_ranks: Sequence[Mapping[str, Any]]) -> None:
             raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
 
 
+def from_config(given: Any) -> dict[str, Any]:
+    """Options by name from what `config` was given: a Config, a dict, or the path of a JSON file with one of these.
+
+    The config.json that a run writes is such a file: of its run's options those count that differ from the defaults,
+    without paths. Raises UserError for anything else.
+    """
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        return dict(vars(given))
+    if isinstance(given, str | Path):
+        try:
+            found = json.loads(Path(given).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read the config file {str(given)!r}: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"the config file {str(given)!r} is not JSON") from None
+        if not isinstance(found, dict):
+            raise UserError(f"the config file {str(given)!r} has no JSON object")
+        given = found
+    if not isinstance(given, Mapping):
+        raise UserError(f"config must be a Config, a dict or the path of a JSON file, not {given!r}")
+    parts = [given.get(name) for name in ("config", "network_options", "atari")]
+    if not isinstance(parts[0], Mapping):
+        return dict(given)  # options alone
+    usual = dataclasses.asdict(RunOptions())
+    run = {k: v for k, v in dict(given.get("run") or {}).items() if k not in (*PATHS, "resume") and v != usual.get(k)}
+    return run | {k: v for part in parts for k, v in dict(part or {}).items()}
+
+
 def with_budget(options: Mapping[str, Any], total_timesteps: float | None) -> dict[str, Any]:
-    """`learn`'s options, the budget among them: total_timesteps, or num_timesteps. Raises UserError for both."""
+    """`learn`'s options, those of `config` and the budget among them: total_timesteps, or num_timesteps.
+
+    Raises UserError for both.
+    """
+    if options.get("config") is not None:
+        own = from_config(options["config"])
+        options = {**own, **{k: v for k, v in options.items() if k != "config"}}
+        if total_timesteps is not None and "num_timesteps" in own:
+            options = {k: v for k, v in options.items() if k != "num_timesteps"}
     if total_timesteps is None:
         return dict(options)
     if "num_timesteps" in options:

@@ -127,9 +127,13 @@ class Logger:
                  f"{counted(cells['episodes'], 'episode')}")
 
     def say(self, line: str) -> None:
-        """Prints a line above the progress line."""
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        """Prints a line above the progress line. Where its reader has gone (`| head`, a terminal), the run goes on."""
+        try:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            self._bar.disable = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def row(self, values: dict[str, Any], *, last: bool = False) -> None:
         """Writes one row to the files, and to stdout if it is time for it or the row is the last."""
