@@ -43,7 +43,9 @@ from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_s
 from baselines_lite.common.system.options import convert, option, option_table, override, rules_of, to_dict
 
 # What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
-COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep"}
+COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep",
+            "list": "baselines_lite.tools.listing", "check": "baselines_lite.tools.check",
+            "doctor": "baselines_lite.tools.doctor"}
 
 
 @dataclasses.dataclass(frozen=True)

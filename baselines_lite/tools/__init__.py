@@ -1,0 +1,1 @@
+"""Commands that look at something and say what they find: `list`, `doctor`, `check`."""
