@@ -276,6 +276,21 @@ def unlike_settings():
     """The ranks were told different things: all refuse, instead of waiting for each other for ever."""
     from baselines_lite import ppo2
 
+    comm, counts = get_comm(), []
+    options = dict(num_env=1, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
+
+    def callback(after):
+        counts.append(after.nupdates)
+        return comm.rank == 1 and after.nupdates == 3
+
+    ppo2.learn("CartPole-v1", 3200, **options, callback=callback)
+    assert comm.gather(counts) == [[1, 2, 3]] * 2  # one rank's word ends all
+    try:
+        ppo2.learn("CartPole-v1", 3200, **options, **({"callback": callback} if comm.rank == 0 else {}))
+    except UserError as error:
+        assert "callback is [" in str(error), error
+    else:
+        raise AssertionError("they wait for each other")
     try:
         ppo2.learn("CartPole-v1", 1e5, num_env=2 + get_comm().rank, nsteps=32, print_interval=1e9)
     except UserError as error:

@@ -43,7 +43,7 @@ from baselines_lite.common.experiment.evaluation import Evaluations
 from baselines_lite.common.experiment.last_logged import LastLogged
 from baselines_lite.common.experiment.logger import Logger, versions
 from baselines_lite.common.experiment.places import check_room, places
-from baselines_lite.common.experiment.report import Report, Shares
+from baselines_lite.common.experiment.report import AfterUpdate, Report, Shares, without_callback
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.model_file import load_into
@@ -67,7 +67,8 @@ class Experiment(Report):
 
     `package` is that of the algorithm, which is named after it; see config.algorithm_name.
     `total_timesteps` is the option num_timesteps by its other name; None: not given by this one.
-    `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve.
+    `options` are RunOptions, the algorithm's Config and its network's options by name; see config.resolve. `callback`
+    among them is called with an AfterUpdate once an update has ended; the run ends where it returns True on any rank.
     `make_policy` makes the policy of the experiment and the network's options: an ActorCritic unless given.
     `make_buffer` makes what an algorithm that learns from the past stores it in: `buffer`, with its size `nbytes`.
     """
@@ -87,9 +88,11 @@ class Experiment(Report):
         self.window = EpisodeWindow()
         self.log_ends: dict[str, int] | None = None  # the log's lengths without a last row that is not due
         with self.comm.guarded():
+            options, self.callback = self.comm.together(lambda: without_callback(options))
             self.given, facts = self._asked(with_budget(options, total_timesteps))
             self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
-            all_ranks = self.comm.gather({k: v and str(v) for k, v in {**vars(self.run), **vars(self.config)}.items()})
+            told = {**vars(self.run), **vars(self.config), "callback": self.callback is not None}
+            all_ranks = self.comm.gather({k: v and str(v) for k, v in told.items()})
             self.comm.together(lambda: check_alike(all_ranks))
             self._follow_rank_0()
             news = self.comm.together(
@@ -102,7 +105,7 @@ class Experiment(Report):
             self.keep(window=self.window, policy=self.policy)
             others = {"buffer": self.buffer, "evaluations": self.evaluations}
             self.keep(**{name: thing for name, thing in others.items() if thing is not None})
-        self.stop = self._why_stop(0)
+        self.stop = self.why_stop(0)
         self.shares = Shares(self.comm, *(["eval"] if self.evaluations else []))
         self.shares.begin(self.total_timesteps)
 
@@ -310,7 +313,7 @@ class Experiment(Report):
         signals, rested, episodes, odd = zip(*everyone, strict=True)
         finished = in_order(episodes)
         self.window.add(finished)
-        self.stop = self._why_stop(max(signals))
+        self.stop = self.why_stop(max(signals), self._call_back(stats))
         due = self.finished or (self.nupdates % self.continuation.every == 0 and rested[0])  # a checkpoint
         if self.nupdates % CHECK_EVERY == 0 or due or any(odd):
             loss = next(filter(None, odd), None)
@@ -333,6 +336,14 @@ class Experiment(Report):
                 self.continuation.keep_best(self.window.eprewmean)
             self.shares.add(checkpoint=self.continuation.write(self.nupdates, self.facts))
 
+    def _call_back(self, stats: Mapping[str, Any]) -> bool:
+        """Tells the callback of the update; whether it said, on any rank, that the run is to end. Collective."""
+        if self.callback is None:
+            return False
+        told = self.callback(AfterUpdate(self.nupdates, self.total_timesteps, self.policy, self.comm.rank, stats,
+                                         self.window, self.evaluations and self.evaluations.mean))
+        return any(self.comm.gather(bool(told)))
+
     def _evaluate(self, loss: str | None) -> None:
         """Evaluates the policy, logs that, and keeps the policy if it is the best so far. Collective.
 
@@ -345,17 +356,6 @@ class Experiment(Report):
         if self.comm.rank == 0:
             self.logger.evaluation({**found, "total_timesteps": self.total_timesteps, "time_elapsed": self.elapsed})
         self.continuation.keep_best(found["mean"])
-
-    def _why_stop(self, signal_number: int) -> str | None:
-        target, window = self.run.target_return, self.window
-        mean = (window.eprewmean if window.full else None) if self.evaluations is None else self.evaluations.mean
-        if signal_number:
-            return f"stopped by {signal.Signals(signal_number).name}"
-        if target is not None and mean is not None and mean >= target:
-            return f"reached the target return {target:g}"
-        if self.nupdates == self.planned_updates:
-            return "used the whole budget"
-        return "is not run" if self.run.dry_run else None
 
     def _save(self, path: Path) -> None:
         with paused():

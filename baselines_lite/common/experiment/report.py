@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from baselines_lite.common.envs.episode_stats import EpisodeWindow
 from baselines_lite.common.experiment.evaluation import play_command
 from baselines_lite.common.experiment.logger import as_json
 from baselines_lite.common.experiment.plotting import plot_run
@@ -18,10 +20,39 @@ from baselines_lite.common.experiment.resume import elsewhere, plain_options
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.networks.observations import brief
 from baselines_lite.common.networks.parameters import weights
+from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
-from baselines_lite.common.system.errors import counted
+from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.options import to_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterUpdate:
+    """What a callback is told once an update has ended. Counts are over all ranks, `figures` this rank's."""
+
+    nupdates: int
+    total_timesteps: int
+    policy: Policy
+    rank: int
+    stats: Mapping[str, Any]
+    window: EpisodeWindow
+    evaluation: float | None  # the mean return of the last evaluation
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The columns of progress.csv, as far as they are known: returns are None before an episode has ended."""
+        return {"eprewmean": self.window.eprewmean, "eplenmean": self.window.eplenmean, "episodes": self.window.count,
+                **{name: value() if callable(value) else value for name, value in self.stats.items()}}
+
+
+def without_callback(options: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[AfterUpdate], Any] | None]:
+    """The options without `callback`, and that. Raises UserError for one that cannot be called."""
+    options = dict(options)
+    callback = options.pop("callback", None)
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback must be a function of an AfterUpdate, not {callback!r}")
+    return options, callback
 
 
 class Shares:
@@ -81,6 +112,20 @@ class Report:
     def elapsed(self) -> float:
         """Seconds since the run began, without those between its parts."""
         return time.perf_counter() - self.start
+
+    def why_stop(self, signal_number: int, told: bool = False) -> str | None:
+        """Why the run ends now: `told` is whether its callback said so. None: it goes on."""
+        target, window = self.run.target_return, self.window
+        mean = (window.eprewmean if window.full else None) if self.evaluations is None else self.evaluations.mean
+        if signal_number:
+            return f"stopped by {signal.Signals(signal_number).name}"
+        if target is not None and mean is not None and mean >= target:
+            return f"reached the target return {target:g}"
+        if told:
+            return "was stopped by its callback"
+        if self.nupdates == self.planned_updates:
+            return "used the whole budget"
+        return "is not run" if self.run.dry_run else None
 
     def say_start(self) -> None:
         """Says what begins, and what is unusual about it."""

@@ -93,7 +93,7 @@ def convert(name: str, kind: Any, value: Any) -> Any:
     if kind is str:
         return str(value)
     if kind is Schedule:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if isinstance(value, bool) or not (isinstance(value, str | int | float) or callable(value)):
             raise complaint
         return Schedule(value)
     if isinstance(kind, type) and issubclass(kind, Text):

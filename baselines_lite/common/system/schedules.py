@@ -7,6 +7,7 @@ Shapes of the piecewise ones: OpenAI Baselines, a2c/utils.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from baselines_lite.common.system.errors import UserError, unknown
 
@@ -22,13 +23,18 @@ SHAPES: dict[str, Callable[[float], float]] = {
 class Schedule(str):
     """The text of a schedule: `3e-4` (constant), `linear:3e-4`, or another name of SHAPES before the colon.
 
-    Calling it with the remaining fraction in [0, 1] gives the value: `Schedule("linear:1e-3")(0.5) == 5e-4`.
+    Calling it with the remaining fraction in [0, 1] gives the value: `Schedule("linear:1e-3")(0.5) == 5e-4`. A function
+    of one's own in place of the text is what it says itself; its name is the text then. `value` is that at the start.
     Raises UserError for a shape that is unknown or a value that is no number.
     """
 
     value: float
 
-    def __new__(cls, text: str | float) -> Schedule:
+    def __new__(cls, text: str | float | Callable[[float], float]) -> Schedule:
+        if callable(text) and not isinstance(text, str):
+            self = super().__new__(cls, f"{text.__module__}.{getattr(text, '__qualname__', type(text).__qualname__)}")
+            self.value, self._shape = float(text(1.0)), text
+            return self
         shape, colon, number = str(text).partition(":")
         if not colon:
             shape, number = "constant", shape
@@ -44,10 +50,19 @@ class Schedule(str):
         self.value, self._shape = value, SHAPES[shape]
         return self
 
+    def __getnewargs__(self) -> tuple[Any]:
+        """What a copy of it is made of."""
+        return (self._shape if self.is_own else str(self),)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of one's own."""
+        return self._shape not in SHAPES.values()
+
     @property
     def falls(self) -> bool:
         """Whether its value depends on how much of the budget remains."""
         return self._shape is not SHAPES["constant"]
 
     def __call__(self, remaining: float) -> float:
-        return self.value * self._shape(remaining)
+        return float(self._shape(remaining)) * (1.0 if self.is_own else self.value)
