@@ -1,4 +1,5 @@
 # make train   sets up .venv and trains PPO on two MPI processes; ENV, ALG, NP and ARGS change what is trained
+# make docs    a site of the pages in docs/, in build/site
 # make test    the tests that take less than minutes, two files at a time;  make slow  the learning tests;  make lint  ruff
 ALG  ?= ppo2
 ENV  ?= CartPole-v1
@@ -11,7 +12,7 @@ VENV := .venv
 BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test slow lint clean
+.PHONY: train test slow lint docs clean
 
 train: $(READY)
 	$(BIN)/mpirun -np $(NP) $(BIN)/python run.py --alg=$(ALG) --env=$(ENV) $(ARGS)
@@ -25,6 +26,9 @@ slow: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "the site: build/site/index.html"
+
 # The first Python from 3.11 to 3.13 that is found, PYTHON first if it is set.
 $(READY): setup.py
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
@@ -37,7 +41,7 @@ $(READY): setup.py
 	  exit 2; \
 	fi; \
 	echo "setting up $(VENV) with $$($$found --version): a minute or two, once"; \
-	$$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mpi,mujoco,video,tensorboard,plot,benchmark,test]'
+	$$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mpi,mujoco,video,tensorboard,plot,benchmark,docs,test]'
 	@touch $(READY)
 
 clean:

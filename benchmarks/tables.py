@@ -1,10 +1,10 @@
-"""Writes the tables of the READMEs from the registry and the results: each between two comment lines that name it.
+"""Writes the tables of READMEs and docs from the code and the results: each between two comment lines that name it.
 
-    python benchmarks/tables.py           # brings the READMEs up to date
+    python benchmarks/tables.py           # brings them up to date
     python benchmarks/tables.py --check   # exit status 1 if one is not
 
-Tables: `algorithms` and `speed` in the top README, `results` in each algorithm's. The suites' own pages are made by
-report.py.
+Tables: `algorithms` in the top README, `results` in each algorithm's, `speed` and `presets` in docs. The suites' own
+pages are made by report.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from baselines_lite.registry import ALGORITHMS  # noqa: E402  (the path comes first)
+from baselines_lite.common.experiment.config import RunOptions  # noqa: E402  (the path comes first)
+from baselines_lite.registry import ALGORITHMS, find  # noqa: E402
 from baselines_lite.runs.table import markdown  # noqa: E402
 from benchmarks.report import of_kind, steps  # noqa: E402
 from benchmarks.results import Result, everything  # noqa: E402
@@ -38,8 +39,10 @@ SUMMARY = {"cartpole": ("classic/cartpole", "checks/cartpole-100k", "checks/cart
 def main() -> int:
     """Runs what the flags ask for; returns the exit status."""
     stale = []
-    for path, tables in {ROOT / "README.md": {"algorithms": algorithms(), "speed": speed()}, **{
-            ROOT / "baselines_lite" / alg / "README.md": {"results": results(alg)} for alg in ALGORITHMS}}.items():
+    places = {ROOT / "README.md": {"algorithms": algorithms()}, ROOT / "docs/speed.md": {"speed": speed()},
+              ROOT / "docs/presets.md": {"presets": presets()}}
+    places |= {ROOT / "baselines_lite" / alg / "README.md": {"results": results(alg)} for alg in ALGORITHMS}
+    for path, tables in places.items():
         text = path.read_text()
         new = text
         for name, table in tables.items():
@@ -113,6 +116,21 @@ def algorithms() -> str:
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])
     return markdown(["`--alg`", "paper", "actions", "networks", "MPI", *SUMMARY, "speed"], *body)
+
+
+def presets() -> str:
+    """The values of every preset: a table per algorithm, a column per preset and family of environments."""
+    parts = []
+    for alg in ALGORITHMS:
+        module = find(alg)
+        usual = {**vars(RunOptions()), **vars(module.Config())}
+        columns = {f"{preset}: {family}": values for preset, rows in module.PRESETS.items()
+                   for family, values in rows.items()}
+        names = list(dict.fromkeys(name for values in columns.values() for name in values))
+        body = [[f"`{name}`", *("" if value is MISSING else f"{value}" for value in (
+            usual.get(name, MISSING), *(values.get(name, MISSING) for values in columns.values())))] for name in names]
+        parts += [f"## {alg}", markdown(["option", "without preset", *columns], *body).strip()]
+    return "\n\n".join(parts)
 
 
 def speed() -> str:

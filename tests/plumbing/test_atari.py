@@ -338,8 +338,8 @@ def test_a_processor_without_bfloat16_is_told_so(monkeypatch, capsys, uncompiled
         assert ("gains nothing" in capsys.readouterr().out) == (not gains)
 
 
-def test_the_readme_lists_the_differences_from_the_original():
-    text = (ROOT / "README.md").read_text()
+def test_the_docs_list_the_differences_from_the_original():
+    text = (ROOT / "docs/atari.md").read_text()
     for words in ("FIRE", "no-ops", "108,000 frames"):
         assert words in text
     with pytest.raises(UserError, match="NoFrameskip"):

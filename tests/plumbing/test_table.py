@@ -1,4 +1,4 @@
-"""The README's table of what goes with which algorithm: every cell is tried."""
+"""The docs' table of what goes with which algorithm: every cell is tried."""
 
 import re
 
@@ -115,8 +115,8 @@ SHORT = {"vpg": _FIT, "npg": _NATURAL, "trpo_mpi": _NATURAL, "ppo1": _EPOCHS, "p
 
 
 def table():
-    """The README's table as {(row, algorithm): cell}."""
-    lines = (ROOT / "README.md").read_text().splitlines()
+    """The docs' table as {(row, algorithm): cell}."""
+    lines = (ROOT / "docs/spaces.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| what | "))
     names = [cell.strip() for cell in lines[start].strip("|").split("|")][1:]
     cells = {}
