@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "the site: build/site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "the site: build/site/index.html"
 
 # The first Python from 3.11 to 3.13 that is found, PYTHON first if it is set.
 $(READY): setup.py
