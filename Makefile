@@ -15,7 +15,11 @@ READY := $(VENV)/.ready
 .PHONY: train test slow lint docs clean
 
 train: $(READY)
-	$(BIN)/mpirun -np $(NP) $(BIN)/python run.py --alg=$(ALG) --env=$(ENV) $(ARGS)
+	@test -t 1 && view=live || view=lines; \
+	COLUMNS=$$(tput cols 2>/dev/null || echo 80) \
+	  $(BIN)/mpirun -np $(NP) $(BIN)/python run.py --alg=$(ALG) --env=$(ENV) --view=$$view $(ARGS) && \
+	echo "next: the play command above shows the policy; make train ENV=HalfCheetah-v5 ARGS=--num_timesteps=3e5;" \
+	  "$(BIN)/baselines-lite --help"
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0

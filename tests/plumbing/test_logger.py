@@ -9,11 +9,12 @@ from types import MappingProxyType
 import pytest
 
 from baselines_lite.common.experiment.logger import Logger
+from baselines_lite.common.experiment.view import VIEWS, clock, make_view, spark
 
 
 @pytest.mark.parametrize(("steps_left", "words"), [(62_000, "01:02 left"), (93_784_000, "26:03:04 left")])
 def test_the_time_left_may_be_more_than_a_day(steps_left, words, capsys):
-    logger = Logger(None, "a run", 10**9)
+    logger = Logger(None, make_view("lines", "a run", 10**9, 0))
     logger.row({"total_timesteps": 10**9 - steps_left, "sps": 1000.0}, last=True)
     logger.close()
     assert f"1,000 steps/s, {words}\n" in capsys.readouterr().out
@@ -21,20 +22,69 @@ def test_the_time_left_may_be_more_than_a_day(steps_left, words, capsys):
 
 def test_a_mapping_that_is_no_dict_is_one_in_the_configuration(tmp_path):
     """tf.Module wraps dicts in such mappings; from Python 3.13 on json takes them for something unknown."""
-    logger = Logger(tmp_path, "a run", 1)
+    logger = Logger(tmp_path, make_view("lines", "a run", 1, 0))
     logger.config({"atari": MappingProxyType({"sticky": 0.25}), "folder": PurePosixPath("a/b")})
     logger.close()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["atari"] == {"sticky": 0.25} and config["folder"] == "a/b"
 
 
-def test_a_run_goes_on_where_nobody_reads_what_it_says(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", VIEWS)
+def test_a_run_goes_on_where_nobody_reads_what_it_says(kind, monkeypatch, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        logger = Logger(tmp_path, "a run", 10)
+        logger = Logger(tmp_path, make_view(kind, "a run", 10, 0))
         for steps in (1, 2):
-            logger.row({"total_timesteps": steps, "sps": 1.0}, last=True)
+            logger.row({"total_timesteps": steps, "sps": 1.0, "time_elapsed": 1.0}, last=True)
+            logger.say("hello")
         logger.close()
     assert len((tmp_path / "progress.csv").read_text().splitlines()) == 3
+
+
+ROW = {"total_timesteps": 500, "sps": 250.0, "time_elapsed": 2.0, "eprewmean": 21.5, "policy_loss": -0.0125,
+       "value_loss": 2.0, "entropy": float("nan"), "kl": None, "share_env": 0.25, "share_update": 0.75}
+
+
+def shown(kind, capsys, *rows):
+    view = make_view(kind, "ppo2 CartPole-v1", 1000, 0)
+    for row in rows:
+        view.row(row, last=True)
+    view.say("a [line] of one's own")
+    view.close()
+    return capsys.readouterr().out
+
+
+def test_a_line_says_how_far_the_run_is(capsys):
+    assert shown("lines", capsys, ROW) == (
+        "ppo2 CartPole-v1: 50%, 500 of 1,000 steps, 250 steps/s, 00:02 left; mean return 21.5; policy_loss -0.0125, "
+        "value_loss 2\na [line] of one's own\n")
+    nothing = dict.fromkeys(ROW) | {"total_timesteps": 10, "sps": 1.0}
+    assert "1%, 10 of 1,000 steps, 1 steps/s, 16:30 left\n" in shown("lines", capsys, nothing)
+
+
+def test_a_table_has_every_figure(capsys):
+    out = shown("table", capsys, ROW)
+    assert "| eprewmean       |         21.5 |\n" in out and "| kl              |              |\n" in out
+
+
+def test_a_picture_is_drawn_and_taken_away(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    out = shown("live", capsys, ROW, ROW | {"eprewmean": 300.0, "total_timesteps": 1000})
+    for words in ("500 of 1,000", "1,000 of 1,000", "21.5", "300", "policy_loss -0.0125", "env 25%, update 75%",
+                  "a [line] of one's own"):
+        assert words in out
+    assert spark([21.5, 300.0]) in out and "\x1b[?25h" in out and out.rindex("\x1b[2K") > out.rindex("1,000 of 1,000")
+
+
+def test_numbers_as_a_line():
+    assert spark([0, 1, 2, 7]) == "\u2581\u2582\u2583\u2588" and spark([3, 3]) == "\u2581\u2581" and spark([]) == ""
+    assert len(spark(list(range(1000)))) == 40 and spark([1, 2], "ascii") == ""
+    assert [clock(s) for s in (4, 3600, 93784)] == ["00:04", "01:00:00", "26:03:04"]
+
+
+def test_no_colour_codes_where_there_is_no_terminal(capsys):
+    view = make_view(None, "a run", 10, None)
+    view.row({"total_timesteps": 1, "sps": 1.0, "time_elapsed": 1.0}, last=True)
+    assert "\x1b" not in capsys.readouterr().out

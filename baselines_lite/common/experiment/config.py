@@ -47,7 +47,10 @@ class RunOptions:
     tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
     log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
     log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
-    print_interval: float = option(2.0, "least seconds between two tables on stdout", low=0)
+    view: str | None = option(None, "what is shown: a 'live' picture, plain 'lines', or a 'table' of every figure "
+                              "(default: live on a terminal, else lines)", choices=("live", "lines", "table"))
+    print_interval: float | None = option(None, "least seconds between two pictures, lines or tables (default: 0.5, "
+                                          "10, 2)", low=0)
     save_path: str | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
     checkpoint_interval: int | None = option(None, "updates between two checkpoints beside the log (default: a "
                                              "twentieth of the run)", low=1)

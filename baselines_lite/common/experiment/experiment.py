@@ -38,12 +38,12 @@ from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, s
 from baselines_lite.common.envs.workers import awaited, close, failed
 from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import PATHS, algorithm_name, check_alike, resolve, with_budget
-from baselines_lite.common.experiment.continuation import Continuation
+from baselines_lite.common.experiment.continuation import Continuation, LastLogged
 from baselines_lite.common.experiment.evaluation import Evaluations
-from baselines_lite.common.experiment.last_logged import LastLogged
 from baselines_lite.common.experiment.logger import Logger, versions
 from baselines_lite.common.experiment.places import check_room, places
 from baselines_lite.common.experiment.report import AfterUpdate, Report, Shares, without_callback
+from baselines_lite.common.experiment.view import make_view
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.policies.model_file import load_into
@@ -184,9 +184,10 @@ class Experiment(Report):
             aside = held.enter_context(places(self.run, self.save_path, self.folder))
             if self.log_path is not None and self.buffer is not None and self.run.resume is None:
                 check_room(self.log_path, 1.1 * self.buffer.nbytes * self.comm.local_size)
-            self.logger = Logger(self.run.log_path, f"{self.algorithm} {self.env_name}",
-                                 self.planned_updates * self.batch, self.run.print_interval, self.run.tensorboard,
-                                 resumed=self.run.resume is not None, evaluations=self.evaluations is not None)
+            view = make_view(self.run.view, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
+                             self.run.print_interval)
+            self.logger = Logger(self.run.log_path, view, self.run.tensorboard, resumed=self.run.resume is not None,
+                                 evaluations=self.evaluations is not None)
             if self.run.resume is None:
                 self.logger.header(self.env_name)
                 self.logger.config(self.describe())

@@ -1,4 +1,4 @@
-"""What a run writes down: a table on stdout, progress.csv, progress.json, monitor.csv, evaluations.csv, config.json.
+"""What a run writes down: what it shows, progress.csv, progress.json, monitor.csv, evaluations.csv, config.json.
 
 Rank 0 only.
 """
@@ -20,9 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
-
 import baselines_lite
+from baselines_lite.common.experiment.view import View
 from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.version import __version__
 
@@ -40,18 +39,15 @@ def as_json(value: Any) -> Any:
 
 
 class Logger:
-    """Writes rows of named values; the columns are fixed from the first row. `path` None: stdout only.
+    """Writes rows of named values to files and to a view; the columns are fixed from the first row.
 
-    On a terminal a progress line (percent, steps/s, time left) stands below the tables; elsewhere each table is headed
-    by a plain line that says the same. Tables are at least `print_interval` seconds apart; files get every row.
-    `resumed`: rows are added to those that are there; see `go_on`. Raises UserError if the folder cannot be written.
+    `path` None: no files. Files get every row. `resumed`: rows are added to those that are there; see `go_on`. Raises
+    UserError if the folder cannot be written.
     """
 
-    def __init__(self, path: str | None, title: str, total_timesteps: int, print_interval: float = 2.0,
-                 tensorboard: bool = False, resumed: bool = False, evaluations: bool = False) -> None:
-        self.path = None if path is None else Path(path)
-        self._title, self._total, self._interval = title, total_timesteps, print_interval
-        self._last_print = float("-inf")
+    def __init__(self, path: str | None, view: View, tensorboard: bool = False, resumed: bool = False,
+                 evaluations: bool = False) -> None:
+        self.path, self.view = None if path is None else Path(path), view
         self._columns: list[str] | None = None
         self._files: dict[str, TextIO] = {}
         if self.path is not None:
@@ -62,8 +58,6 @@ class Logger:
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
         self._event_writer, self._events = event_writer(self.path) if tensorboard else None, None
-        self._bar = tqdm(total=total_timesteps, unit="step", unit_scale=True, desc=title, file=sys.stdout,
-                         disable=not sys.stdout.isatty(), dynamic_ncols=True, leave=False)
 
     def lengths(self) -> dict[str, int]:
         """The bytes that each file of the log has on the disk by now, by its path below the folder."""
@@ -93,7 +87,6 @@ class Logger:
             os.truncate(path, length) if length or path.name in self._files else path.unlink()
         lines = progress.read_text(encoding="utf-8").splitlines()
         self._columns = lines[0].split(",") if lines else None
-        self._bar.update(total_timesteps)
         return before - len(lines)
 
     def config(self, values: dict[str, Any]) -> None:
@@ -127,16 +120,11 @@ class Logger:
                  f"{counted(cells['episodes'], 'episode')}")
 
     def say(self, line: str) -> None:
-        """Prints a line above the progress line. Where its reader has gone (`| head`, a terminal), the run goes on."""
-        try:
-            self._bar.write(line, file=sys.stdout)
-            sys.stdout.flush()
-        except OSError:
-            self._bar.disable = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        """Prints a line, above what is shown of the run."""
+        self.view.say(line)
 
     def row(self, values: dict[str, Any], *, last: bool = False) -> None:
-        """Writes one row to the files, and to stdout if it is time for it or the row is the last."""
+        """Writes one row to the files, and shows it if it is time for it or the row is the last."""
         if self._columns is None:
             self._columns = list(values)
             if self._files:
@@ -150,12 +138,8 @@ class Logger:
             self._files["progress.json"].write(json.dumps(finite) + "\n")
             for file in self._files.values():
                 file.flush()
-        steps = values["total_timesteps"]
-        self._add_events(steps, cells)
-        self._bar.update(steps - self._bar.n)
-        if last or time.monotonic() - self._last_print >= self._interval:
-            self._last_print = time.monotonic()
-            self._print_table(cells, steps)
+        self._add_events(values["total_timesteps"], cells)
+        self.view.row(cells, last)
 
     def _write(self, name: str, cells: Mapping[str, Any]) -> None:
         csv.writer(self._files[name], lineterminator="\n").writerow(
@@ -172,20 +156,9 @@ class Logger:
                         tf.summary.scalar(name, value)
             self._events.flush()
 
-    def _print_table(self, cells: dict[str, Any], steps: int) -> None:
-        lines = []
-        if self._bar.disable:
-            left = tqdm.format_interval((self._total - steps) / max(cells["sps"], 1e-9))
-            lines.append(f"{self._title}: {steps / self._total:.0%}, {steps:,} of {self._total:,} steps, "
-                         f"{cells['sps']:,.0f} steps/s, {left} left")
-        width = max(len(name) for name in cells)
-        lines += [f"| {name:<{width}} | {'' if v is None else f'{v:.5g}' if isinstance(v, float) else v:>12} |"
-                  for name, v in cells.items()]
-        self.say("\n".join(lines) + "\n")
-
     def close(self) -> None:
-        """Closes the files and removes the progress line."""
-        self._bar.close()
+        """Closes the files and the view."""
+        self.view.close()
         if self._events is not None:
             self._events.close()
         for file in self._files.values():

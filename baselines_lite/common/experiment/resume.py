@@ -15,7 +15,7 @@ FOLDER = "checkpoints"  # below that of the log
 # Options on which nothing depends that is trained.
 FREE = {"resume", "log_path", "save_path", "load_path", "log_interval", "print_interval", "tensorboard", "threads",
         "verbose", "checkpoint_interval", "checkpoint_seconds", "keep_checkpoints", "save_video_interval",
-        "save_video_length", "target_return", "stall_timeout", "dry_run"}
+        "save_video_length", "target_return", "stall_timeout", "dry_run", "view"}
 
 
 def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
