@@ -13,7 +13,7 @@ Groups: TypeAlias = dict[str, dict[str, list[Run]]]  # by environment, then by l
 
 # Options that do not change what is learned. A seed does, which is why there are several.
 ASIDE = frozenset((
-    "seed", "log_path", "save_path", "resume", "tensorboard", "log_interval", "print_interval", "view",
+    "seed", "log_path", "save_path", "resume", "tensorboard", "log_interval", "print_interval", "view", "track",
     "checkpoint_interval", "checkpoint_seconds", "keep_checkpoints", "save_video_interval", "save_video_length",
     "threads", "vec", "stall_timeout", "verbose", "eval_interval", "eval_episodes", "eval_deterministic"))
 

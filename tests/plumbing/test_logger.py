@@ -4,12 +4,13 @@ import json
 import os
 import sys
 from pathlib import PurePosixPath
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from baselines_lite.common.experiment.logger import Logger
+from baselines_lite.common.experiment.logger import Logger, Tracker
 from baselines_lite.common.experiment.view import VIEWS, clock, make_view, spark
+from baselines_lite.tools.wandb_tracker import Wandb
 
 
 @pytest.mark.parametrize(("steps_left", "words"), [(62_000, "01:02 left"), (93_784_000, "26:03:04 left")])
@@ -23,7 +24,7 @@ def test_the_time_left_may_be_more_than_a_day(steps_left, words, capsys):
 def test_a_mapping_that_is_no_dict_is_one_in_the_configuration(tmp_path):
     """tf.Module wraps dicts in such mappings; from Python 3.13 on json takes them for something unknown."""
     logger = Logger(tmp_path, make_view("lines", "a run", 1, 0))
-    logger.config({"atari": MappingProxyType({"sticky": 0.25}), "folder": PurePosixPath("a/b")})
+    logger.begin("env", {"atari": MappingProxyType({"sticky": 0.25}), "folder": PurePosixPath("a/b")})
     logger.close()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["atari"] == {"sticky": 0.25} and config["folder"] == "a/b"
@@ -88,3 +89,49 @@ def test_no_colour_codes_where_there_is_no_terminal(capsys):
     view = make_view(None, "a run", 10, None)
     view.row({"total_timesteps": 1, "sps": 1.0, "time_elapsed": 1.0}, last=True)
     assert "\x1b" not in capsys.readouterr().out
+
+
+class Notes(Tracker):
+    """Keeps what it is told."""
+
+    told = []  # noqa: RUF012  (of the test)
+
+    def start(self, title, config, resumed):
+        self.told.append((title, config["config"]["nsteps"], resumed))
+
+    def row(self, figures, steps):
+        self.told.append((steps, figures))
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_a_tracker_of_ones_own_is_told_everything(main, uncompiled):
+    Notes.told.clear()
+    run = ["--env=CartPole-v1", "--num_env=2", "--nsteps=8", "--nminibatches=2", "--noptepochs=1", "--log_path=r"]
+    assert main(*run, "--num_timesteps=32", "--eval_interval=2", "--eval_episodes=1",
+                "--track=tests.plumbing.test_logger:Notes").returncode == 0
+    (start, first, evaluation, second, end) = Notes.told
+    assert start == ("ppo2 CartPole-v1", 8, False) and end == "closed"
+    assert [first[0], evaluation[0], second[0]] == [16, 32, 32] and "eval/mean" in evaluation[1]
+    assert set(first[1]) <= set(second[1]) and None not in first[1].values() and "policy_loss" in first[1]
+    done = main("--resume=r")
+    assert done.returncode == 2 and "which imports a module: if you trust it, give --track=" in done.stderr
+    for name, words in (("wandb", "--track=wandb needs a package"), ("wandbb", "did you mean wandb"),
+                        ("nowhere:X", "cannot use the tracker"), ("tests.plumbing.test_logger:X", "has no attribute")):
+        done = main(*run[:-1], "--num_timesteps=32", f"--track={name}")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
+
+
+def test_wandb_is_told_by_its_own_names(monkeypatch, tmp_path):
+    calls = []
+    run = SimpleNamespace(id="abc", log=lambda figures, step: calls.append((step, figures)),
+                          finish=lambda: calls.append("finish"))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: calls.append(given) or run))
+    for resumed in (False, True):
+        tracker = Wandb()
+        tracker.start("ppo2 CartPole-v1", {"run": {"log_path": str(tmp_path)}}, resumed)
+        tracker.row({"lr": 1.0}, 5)
+        tracker.close()
+    assert calls[1:3] == [(5, {"lr": 1.0}), "finish"] and calls[0]["dir"] == str(tmp_path)
+    assert [(calls[i]["id"], calls[i]["resume"]) for i in (0, 3)] == [(None, None), ("abc", "allow")]

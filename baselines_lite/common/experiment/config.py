@@ -45,6 +45,7 @@ class RunOptions:
                                      "'{\"frame_skip\": 2}'; in Python also a dict")
     reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
     tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
+    track: str | None = option(None, "also give every figure to 'wandb', or to a module:Class of one's own")
     log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
     log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
     view: str | None = option(None, "what is shown: a 'live' picture, plain 'lines', or a 'table' of every figure "

@@ -40,7 +40,7 @@ from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import PATHS, algorithm_name, check_alike, resolve, with_budget
 from baselines_lite.common.experiment.continuation import Continuation, LastLogged
 from baselines_lite.common.experiment.evaluation import Evaluations
-from baselines_lite.common.experiment.logger import Logger, versions
+from baselines_lite.common.experiment.logger import Logger, make_trackers, versions
 from baselines_lite.common.experiment.places import check_room, places
 from baselines_lite.common.experiment.report import AfterUpdate, Report, Shares, without_callback
 from baselines_lite.common.experiment.view import make_view
@@ -186,11 +186,9 @@ class Experiment(Report):
                 check_room(self.log_path, 1.1 * self.buffer.nbytes * self.comm.local_size)
             view = make_view(self.run.view, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
                              self.run.print_interval)
-            self.logger = Logger(self.run.log_path, view, self.run.tensorboard, resumed=self.run.resume is not None,
-                                 evaluations=self.evaluations is not None)
-            if self.run.resume is None:
-                self.logger.header(self.env_name)
-                self.logger.config(self.describe())
+            self.logger = Logger(self.run.log_path, view, [] if self.run.dry_run else make_trackers(self.run),
+                                 self.run.resume is not None, self.evaluations is not None)
+            self.logger.begin(self.env_name, self.describe())
             self.say_start()
             for line in [f"an earlier run's files are now in {aside}"] if aside else news or []:
                 self.logger.say(line)

@@ -6,6 +6,7 @@ Rank 0 only.
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import math
@@ -15,14 +16,14 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import baselines_lite
 from baselines_lite.common.experiment.view import View
-from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.version import __version__
 
 if TYPE_CHECKING:  # it loads TensorFlow
@@ -38,16 +39,33 @@ def as_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
+class Tracker:
+    """Another place for what a run writes down: a service, a data base. All methods are called on rank 0 alone.
+
+    A subclass of one's own is named by --track=module:Class, and made without arguments.
+    """
+
+    def start(self, title: str, config: Mapping[str, Any], resumed: bool) -> None:
+        """The run `title` begins, or goes on, with what config.json says of it."""
+
+    def row(self, figures: Mapping[str, float], steps: int) -> None:
+        """Figures after so many steps: a row of the log, or an evaluation's, by names that begin with `eval/`."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
 class Logger:
-    """Writes rows of named values to files and to a view; the columns are fixed from the first row.
+    """Writes rows of named values to files, trackers and a view; the columns are fixed from the first row.
 
     `path` None: no files. Files get every row. `resumed`: rows are added to those that are there; see `go_on`. Raises
     UserError if the folder cannot be written.
     """
 
-    def __init__(self, path: str | None, view: View, tensorboard: bool = False, resumed: bool = False,
+    def __init__(self, path: str | None, view: View, trackers: Sequence[Tracker] = (), resumed: bool = False,
                  evaluations: bool = False) -> None:
         self.path, self.view = None if path is None else Path(path), view
+        self._trackers, self._resumed = trackers, resumed
         self._columns: list[str] | None = None
         self._files: dict[str, TextIO] = {}
         if self.path is not None:
@@ -57,15 +75,12 @@ class Logger:
                     self._files[name] = (self.path / name).open("a" if resumed else "w", newline="", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
-        self._event_writer, self._events = event_writer(self.path) if tensorboard else None, None
 
     def lengths(self) -> dict[str, int]:
         """The bytes that each file of the log has on the disk by now, by its path below the folder."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        if self._events is not None:
-            self._events.flush()
         return {str(path.relative_to(self.path)): path.stat().st_size for path in self._rows()}
 
     def _rows(self) -> list[Path]:
@@ -89,13 +104,22 @@ class Logger:
         self._columns = lines[0].split(",") if lines else None
         return before - len(lines)
 
-    def config(self, values: dict[str, Any]) -> None:
+    def begin(self, env: str, values: dict[str, Any]) -> None:
+        """Begins the files, unless the run goes on, and tells trackers: `values` are the resolved configuration."""
+        values = {**values, **provenance()}
+        if not self._resumed:
+            self._header(env)
+            self._config(values)
+        for tracker in self._trackers:
+            tracker.start(self.view.title, json.loads(json.dumps(values, default=as_json)), self._resumed)
+
+    def _config(self, values: Mapping[str, Any]) -> None:
         """Writes config.json: the resolved configuration beside versions, commit and command."""
         if self.path is not None:
-            text = json.dumps({**values, **provenance()}, indent=2, default=as_json)
+            text = json.dumps(values, indent=2, default=as_json)
             (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
 
-    def header(self, env: str) -> None:
+    def _header(self, env: str) -> None:
         """Starts evaluations.csv, and monitor.csv in the format of Baselines' Monitor: a JSON comment, then r, l, t."""
         if "evaluations.csv" in self._files:
             self._files["evaluations.csv"].write(",".join(EVALUATION) + "\n")
@@ -108,13 +132,13 @@ class Logger:
             self._files["monitor.csv"].writelines(f"{e.r:.9g},{e.l},{e.t:.6f}\n" for e in episodes)
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
-        """Adds an evaluation to evaluations.csv and TensorBoard's events, and tells it on stdout."""
+        """Adds an evaluation to evaluations.csv and trackers, and tells it on stdout."""
         cells = {name: values[name] for name in EVALUATION}
         if self._files:
             self._write("evaluations.csv", cells)
             self._files["evaluations.csv"].flush()
         steps, error = cells["total_timesteps"], cells["std_error"]
-        self._add_events(steps, {f"eval/{name}": value for name, value in cells.items() if name != "total_timesteps"})
+        self._track(steps, {f"eval/{name}": value for name, value in cells.items() if name != "total_timesteps"})
         spread = "" if error is None else f" (standard error {error:.3g})"
         self.say(f"evaluation after {steps:,} steps: mean return {cells['mean']:.5g}{spread} over "
                  f"{counted(cells['episodes'], 'episode')}")
@@ -138,45 +162,66 @@ class Logger:
             self._files["progress.json"].write(json.dumps(finite) + "\n")
             for file in self._files.values():
                 file.flush()
-        self._add_events(values["total_timesteps"], cells)
+        self._track(values["total_timesteps"], cells)
         self.view.row(cells, last)
 
     def _write(self, name: str, cells: Mapping[str, Any]) -> None:
         csv.writer(self._files[name], lineterminator="\n").writerow(
             ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
 
-    def _add_events(self, steps: int, cells: Mapping[str, Any]) -> None:
-        if self._event_writer is not None:
-            import tensorflow as tf
-
-            self._events = self._events or self._event_writer()
-            with self._events.as_default(step=steps):
-                for name, value in cells.items():
-                    if value is not None:
-                        tf.summary.scalar(name, value)
-            self._events.flush()
+    def _track(self, steps: int, cells: Mapping[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.row({name: value for name, value in cells.items() if value is not None}, steps)
 
     def close(self) -> None:
         """Closes the files and the view."""
         self.view.close()
-        if self._events is not None:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
         for file in self._files.values():
             file.close()
 
 
-def event_writer(path: Path | None) -> Callable[[], Any]:
-    """What makes a writer of TensorBoard events below the log folder, with a file of its own.
+class TensorBoard(Tracker):
+    """Events below the log's folder. Raises UserError where that is not possible."""
 
-    Raises UserError where that is not possible.
-    """
-    if path is None:
-        raise UserError("tensorboard needs log_path, the folder for the events")
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("writing TensorBoard events needs a package: pip install 'baselines-lite[tensorboard]'")
-    import tensorflow as tf
+    def __init__(self, path: str | None) -> None:
+        if path is None:
+            raise UserError("tensorboard needs log_path, the folder for the events")
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError("writing TensorBoard events needs a package: pip install 'baselines-lite[tensorboard]'")
+        self._path, self._events = Path(path), None
 
-    return lambda: tf.summary.create_file_writer(str(path / "tensorboard"))
+    def row(self, figures: Mapping[str, float], steps: int) -> None:
+        import tensorflow as tf
+
+        self._events = self._events or tf.summary.create_file_writer(str(self._path / "tensorboard"))
+        with self._events.as_default(step=steps):
+            for name, value in figures.items():
+                tf.summary.scalar(name, value)
+        self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+TRACKERS = {"wandb": "baselines_lite.tools.wandb_tracker:Wandb"}
+
+
+def make_trackers(run: Any) -> list[Tracker]:
+    """What RunOptions ask for beside files. Raises UserError for what there is not."""
+    found: list[Tracker] = [TensorBoard(run.log_path)] if run.tensorboard else []
+    if run.track is not None:
+        module, colon, name = TRACKERS.get(run.track, run.track).rpartition(":")
+        if not colon:
+            raise unknown("tracker", run.track, [*TRACKERS, "module:Class"])
+        try:
+            tracker = getattr(importlib.import_module(module), name)()
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"cannot use the tracker {run.track!r}: {error}") from None
+        found.append(tracker)
+    return found
 
 
 def versions() -> dict[str, str]:

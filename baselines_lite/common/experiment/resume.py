@@ -15,7 +15,7 @@ FOLDER = "checkpoints"  # below that of the log
 # Options on which nothing depends that is trained.
 FREE = {"resume", "log_path", "save_path", "load_path", "log_interval", "print_interval", "tensorboard", "threads",
         "verbose", "checkpoint_interval", "checkpoint_seconds", "keep_checkpoints", "save_video_interval",
-        "save_video_length", "target_return", "stall_timeout", "dry_run", "view"}
+        "save_video_length", "target_return", "stall_timeout", "dry_run", "view", "track"}
 
 
 def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -56,7 +56,7 @@ def facts_of(folder: Path) -> dict[str, Any] | None:
 def with_given(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that goes on: as now given, and as they were given to it at first."""
     for name, value in facts["given"].items():
-        if name not in options and isinstance(value, str) and ":" in value and name in ("network", "env"):
+        if name not in options and isinstance(value, str) and ":" in value and name in ("network", "env", "track"):
             raise trusted(name, value)
     if "env_kwargs" not in options and Json(facts["given"].get("env_kwargs") or "{}").has_text:
         raise UserError(f"the run that is to go on has env_kwargs={facts['given']['env_kwargs']}, with text in it, a "
