@@ -150,6 +150,29 @@ def test_a_fuzz(runs, tmp_path, monkeypatch, capfd):
     capfd.readouterr()
 
 
+def test_a_manifest_that_lacks_something(runs, tmp_path, capfd):
+    """Each part in turn: it is taken without it, or refused in a sentence."""
+    source, kept = runs["ppo2"]
+    shutil.copytree(source, tmp_path / "log")
+    path, = (tmp_path / "log/checkpoints").glob("*/manifest.json")
+    text = path.read_text()
+    for way in ([], ["settings"], ["given"], ["logs"], ["ranks", 0]):
+        for name in list(part_of(json.loads(text), way)):
+            manifest = json.loads(text)
+            del part_of(manifest, way)[name]
+            path.write_text(json.dumps(manifest))
+            opened(tmp_path / "log", kept)
+    path.write_text(text)
+    assert opened(tmp_path / "log", kept) == ""
+    capfd.readouterr()
+
+
+def part_of(manifest, way):
+    for key in way:
+        manifest = manifest[key]
+    return manifest
+
+
 def test_files_stay_in_the_folder(runs, tmp_path):
     source, kept = runs["deepq"]
     shutil.copytree(source, tmp_path / "log")

@@ -46,7 +46,8 @@ def facts_of(folder: Path) -> dict[str, Any] | None:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             given, settings = dict(facts["given"]), dict(facts["settings"])
-            if isinstance(settings["algorithm"], str) and isinstance(settings["env"], str):
+            kinds = {"algorithm": str, "env": str, "num_timesteps": int}
+            if all(isinstance(settings[name], kind) for name, kind in kinds.items()):
                 return {"given": given, "settings": settings}
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
