@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.py").read_text(encoding="utf-8"))[1]
 
-# Lower bounds are to pass `python tests/bounds.py oldest`; this set has not had a whole run of it yet. Upper ones are
+# Lower bounds pass `python tests/bounds.py oldest`, the newest releases that install together `newest`. Upper ones are
 # the next major release, or the next minor one where private API is used (TensorFlow, Gymnasium) or every minor one may
 # break what it likes (ale-py, ruff).
 EXTRAS = {
