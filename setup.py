@@ -42,7 +42,7 @@ setup(
         "threadpoolctl>=3.1,<4",
         "safetensors>=0.8,<1",
         "matplotlib>=3.8,<4",
-        "rich>=13.3,<16",
+        "rich>=13.3.1,<16",
         "tqdm>=4.64,<5",
     ],
     extras_require={**EXTRAS, "all": sorted({p for name in EXTRAS if name != "gpu" for p in EXTRAS[name]})},
