@@ -8,6 +8,7 @@ it; what else is raised on a rank, SystemExit too, ends all of them (`Comm.guard
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import socket
@@ -43,6 +44,21 @@ def launched_rank() -> int:
         if variable in os.environ:
             return int(os.environ[variable])
     return int(os.environ.get("SLURM_PROCID", 0)) if launched_size() > 1 else 0
+
+
+_thread = threading.local()
+
+
+def keep_thread_state() -> None:
+    """Lets Python keep what it knows of this thread, where it was called from TensorFlow's, until the process ends.
+
+    Else each call from there makes a thread state, with memory of its own, and gives it back. That takes 15 to 30 us,
+    and UCX, which MPICH brings, notes each such piece and forgets none: 140 bytes a call, 45 KB an update of ppo2 on
+    MuJoCo.
+    """
+    if not getattr(_thread, "kept", False):
+        ctypes.pythonapi.PyGILState_Ensure()  # never released
+        _thread.kept = True
 
 
 class Comm:
@@ -159,6 +175,7 @@ class MpiComm(Comm):
 
     def _collective(self, name: str, *arguments: Any) -> Any:
         """Calls a collective of MPI's. While it waits for the others, `waiting` tells the watchdog so."""
+        keep_thread_state()
         start, self.waiting = time.perf_counter(), name
         result = getattr(self._world, name)(*arguments)
         self.seconds += time.perf_counter() - start
