@@ -1,5 +1,6 @@
 """Checkpoints from strangers: each is what it says, or refused in a sentence; none runs anything."""
 
+import copy
 import json
 import shutil
 import sys
@@ -83,7 +84,7 @@ def mutate_manifest(rng, manifest):
         if rng.integers(4) == 0:
             del place[last]
         else:
-            place[last] = HOSTILE[rng.integers(len(HOSTILE))]
+            place[last] = copy.deepcopy(HOSTILE[rng.integers(len(HOSTILE))])
     return manifest
 
 
