@@ -289,3 +289,9 @@ def test_a_recorder_of_videos_is_known(tmp_path):
     venv = SyncVectorEnv([lambda: gym.make("CartPole-v1", render_mode="rgb_array")])
     venv = vector_wrappers.RecordVideo(venv, str(tmp_path / "new"), step_trigger=lambda step: False)
     assert unknown_part(venv) is None
+
+
+def test_how_many_environments_there_are_is_not_up_to_a_file():
+    venv = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2)
+    venv.reset(seed=0)
+    assert "num_envs" not in str(env_state(venv))

@@ -37,7 +37,7 @@ KNOWN = re.compile(
     r"|stateful_observation\.NormalizeObservation|stateful_reward\.NormalizeReward)"
     r"|baselines_lite\.common\.envs\.(env_rules|make|toy_envs|vec_env|workers)\..*")
 NOT_KEPT = re.compile(
-    r"envs?|env_fns|(_cached)?_?spec|_?metadata|_saved_kwargs|_ezpickle_\w+|_?autoreset_mode|observation_mode"
+    r"envs?|num_envs|env_fns|(_cached)?_?spec|_?metadata|_saved_kwargs|_ezpickle_\w+|_?autoreset_mode|observation_mode"
     r"|fullpath|model|P|desc|dtype|\w*func"  # that, and how it was made, are as they were
     r"|_env_obs|_observations"  # each step writes them anew
     r"|mujoco_renderer|render_\w+|screens?|surf|clock|window|window_surface|\w+_imgs?|dealer_top_\w+"  # for drawing
