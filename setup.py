@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'"(\d.+)"', (HERE / "baselines_lite/common/system/version.py").read_text(encoding="utf-8"))[1]
 
-# Lower bounds are to pass `python tests/bounds.py oldest`, the newest releases of each `newest`. Upper ones are the next
-# major release, or the next minor one where private API is used (TensorFlow, Gymnasium) or every minor one may break what
-# it likes (ale-py, ruff).
+# Lower bounds are to pass `python tests/bounds.py oldest`, the newest releases `newest`. Upper ones are the next major
+# release, or the next minor one where private API is used (TensorFlow, Gymnasium) or every minor one may break what it
+# likes (ale-py, ruff).
 EXTRAS = {
     "mpi": ["mpi4py>=4.1,<5", "mpich>=4.2.3,<6"],
     "mujoco": ["gymnasium[mujoco]>=1.2.1,<1.5", "mujoco>=3.2.5,<5"],
