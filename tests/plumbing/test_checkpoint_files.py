@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from baselines_lite import UserError, registry
+from baselines_lite.common.envs.episode_stats import EpisodeWindow
 from baselines_lite.common.experiment import array_file, checkpoints
 from baselines_lite.common.experiment.experiment import Experiment
 from baselines_lite.common.experiment.resume import asked, check_same, with_given
@@ -185,3 +186,12 @@ def test_files_stay_in_the_folder(runs, tmp_path):
         file["name"] = name
         path.write_text(json.dumps(manifest))
         assert opened(tmp_path / "log", kept) == "none is whole"
+
+
+def test_what_was_refused_leaves_a_window_that_takes_the_whole_file():
+    window, good = EpisodeWindow(), {"last": [[1.0, 2, 0.5, 3]], "count": 1}
+    for bad in ("QPolicy", None, {"x": 1}, 7):
+        with pytest.raises(ValueError, match="where a list"):
+            window.restore({"last": bad, "count": 1})
+    window.restore(good)
+    assert window.state() == good and window.last.maxlen == 100

@@ -88,7 +88,7 @@ def restored(old: Any, new: Any) -> Any:
     if isinstance(old, np.random.Generator):
         old.bit_generator.state = new
         return old
-    if isinstance(old, list | tuple):
+    if isinstance(old, list | tuple | deque):
         live = any(not isinstance(part, PLAIN) for part in old)
         if not isinstance(new, list) or (live and len(new) != len(old)):
             raise ValueError(f"{new!r} where a list of {len(old)} belongs"[:200])
