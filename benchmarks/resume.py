@@ -108,9 +108,9 @@ def train(alg: str, env: Any, options: dict[str, Any], stop: int) -> None:
 
     from baselines_lite.common.experiment import experiment
 
-    why, renew_after = experiment.Experiment._why_stop, options.pop("renew_after", None)
-    experiment.Experiment._why_stop = lambda self, number: ("stopped here" if stop and self.nupdates == stop
-                                                            else why(self, number))
+    why, renew_after = experiment.Experiment.why_stop, options.pop("renew_after", None)
+    experiment.Experiment.why_stop = lambda self, *given: ("stopped here" if stop and self.nupdates == stop
+                                                            else why(self, *given))
     if renew_after:  # updates, so that few suffice
         experiment.Experiment.renew_every = property(lambda self: renew_after, lambda self, value: None)
     if env.startswith("benchmarks.resume:"):

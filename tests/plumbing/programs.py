@@ -384,15 +384,15 @@ def goes_on(name):
     from tests.logs import reproducible
     from tests.plumbing.test_table import SHORT
 
-    comm, why, learn = get_comm(), Experiment._why_stop, registry.find(name).learn
+    comm, why, learn = get_comm(), Experiment.why_stop, registry.find(name).learn
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(comm.broadcast(folder))
         env = "Pendulum-v1" if name == "ddpg" else "CartPole-v1"
         options = {**SHORT[name], "num_timesteps": 4 * 2 * 16, "log_interval": 1, "print_interval": 1e9,
                    "eval_interval": 2, "eval_episodes": 1 if name == "acer" else 3}  # of unlike shares
         whole = learn(env, log_path=str(folder / "whole"), **options)
-        with patch.object(Experiment, "_why_stop",
-                          lambda self, number: "stopped here" if self.nupdates == 2 else why(self, number)):
+        with patch.object(Experiment, "why_stop",
+                          lambda self, *given: "stopped here" if self.nupdates == 2 else why(self, *given)):
             learn(env, log_path=str(folder / "parts"), **options)
         parts = learn(env, resume=str(folder / "parts"), print_interval=1e9)
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(whole.variables, parts.variables, strict=True))

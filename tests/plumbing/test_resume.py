@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("uncompiled")
 @contextmanager
 def stopping_after(updates):
     """Runs inside end after that many updates, as by a signal."""
-    why = Experiment._why_stop
-    with patch.object(Experiment, "_why_stop",
-                      lambda self, number: "stopped here" if self.nupdates == updates else why(self, number)):
+    why = Experiment.why_stop
+    with patch.object(Experiment, "why_stop",
+                      lambda self, *given: "stopped here" if self.nupdates == updates else why(self, *given)):
         yield
 
 
@@ -61,7 +61,7 @@ def test_every_algorithm(tmp_path, capfd, name):
     progress, monitor, evaluations = rows(tmp_path / "whole")
     assert len(evaluations) == 3 and evaluations[1] != evaluations[2]
     assert len({(tmp_path / run / "best.safetensors").read_bytes() for run in ("whole", "parts")}) == 1
-    registry.find(name).learn(env, log_path=tmp_path / "without", **SHORT[name], **QUIET, **options)
+    registry.find(name).learn(env, log_path=tmp_path / "without", **{**SHORT[name], **QUIET, **options})
     assert rows(tmp_path / "without") == [progress, monitor]  # evaluations leave nothing behind
 
 
