@@ -34,6 +34,7 @@ from baselines_lite.common.experiment.config import (
     algorithm_name,
     from_config,
     preset_values,
+    read_config,
     resolve,
 )
 from baselines_lite.common.networks.options import BUILT_IN
@@ -98,21 +99,15 @@ def config_of(flags: Mapping[str, str | None]) -> dict[str, str]:
     path = flags.get("config")
     if path is None:
         return {}
-    found = from_config(path)
-    with open(path, encoding="utf-8") as file:
-        whole = json.load(file)
-    for name, key in (("alg", "algorithm"), ("env", "env")):
-        value = whole.get(key) if "config" in whole else found.pop(name, None)
-        if value is None or name in flags:
-            continue
-        if ":" in str(value) or (name == "alg" and value not in registry.ALGORITHMS):
-            raise UserError(f"the config file {path!r} has {key}={value}, which imports a module: if you trust it, "
+    whole = read_config(path)
+    found = from_config(whole)
+    names = {"alg": "algorithm", "env": "env"} if "config" in whole else {"alg": "alg", "env": "env"}
+    found |= {name: whole[key] for name, key in names.items() if whole.get(key) is not None}
+    for name in ("alg", "env", "network", "track"):  # may name modules, which a file does not import by itself
+        value = found.get(name)
+        if name not in flags and (":" in str(value) or (name == "alg" and value not in (None, *registry.ALGORITHMS))):
+            raise UserError(f"the config file {path!r} has {name}={value}, which imports a module: if you trust it, "
                             f"give --{name}={value}")
-        found[name] = value
-    network = str(found.get("network", ""))
-    if ":" in network and flags.get("network") != network:
-        raise UserError(f"the config file {path!r} has network={network}, which imports a module: if you trust it, "
-                        f"give --network={network}")
     return {name: "none" if value is None else str(value) for name, value in found.items()}
 
 

@@ -51,7 +51,8 @@ def test_a_config_or_a_dict(uncompiled):
 @pytest.mark.parametrize(("content", "message"), [
     (None, "cannot read the config file"), ("{", "is not JSON"), ("[1]", "has no JSON object"),
     ('{"lrr": 1}', "unknown flag '--lrr'; did you mean --lr"), ('{"env": "module:Id"}', "imports a module"),
-    ('{"alg": "my.ppo"}', "imports a module"), ('{"network": "m:f"}', "imports a module")])
+    ('{"alg": "my.ppo"}', "imports a module"), ('{"network": "m:f"}', "imports a module"),
+    ('{"track": "m:C"}', "has track=m:C, which imports a module")])
 def test_what_cannot_be_meant(content, message, main, tmp_path):
     if content is not None:
         (tmp_path / "c.json").write_text(content)

@@ -324,6 +324,19 @@ def check_alike(all_ranks: Sequence[Mapping[str, Any]]) -> None:
             raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a config file. Raises UserError where there is none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config file {str(path)!r}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"the config file {str(path)!r} is not JSON") from None
+    if not isinstance(found, dict):
+        raise UserError(f"the config file {str(path)!r} has no JSON object")
+    return found
+
+
 def from_config(given: Any) -> dict[str, Any]:
     """Options by name from what `config` was given: a Config, a dict, or the path of a JSON file with one of these.
 
@@ -333,15 +346,7 @@ def from_config(given: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
         return dict(vars(given))
     if isinstance(given, str | Path):
-        try:
-            found = json.loads(Path(given).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read the config file {str(given)!r}: {error.strerror}") from None
-        except (ValueError, RecursionError):
-            raise UserError(f"the config file {str(given)!r} is not JSON") from None
-        if not isinstance(found, dict):
-            raise UserError(f"the config file {str(given)!r} has no JSON object")
-        given = found
+        given = read_config(given)
     if not isinstance(given, Mapping):
         raise UserError(f"config must be a Config, a dict or the path of a JSON file, not {given!r}")
     parts = [given.get(name) for name in ("config", "network_options", "atari")]

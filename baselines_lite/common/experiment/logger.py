@@ -106,9 +106,12 @@ class Logger:
 
     def begin(self, env: str, values: dict[str, Any]) -> None:
         """Begins the files, unless the run goes on, and tells trackers: `values` are the resolved configuration."""
-        values = {**values, **provenance()}
         if not self._resumed:
             self._header(env)
+        if not self._trackers and (self._resumed or self.path is None):
+            return  # nobody asks for the commit, which takes two processes
+        values = {**values, **provenance()}
+        if not self._resumed:
             self._config(values)
         for tracker in self._trackers:
             tracker.start(self.view.title, json.loads(json.dumps(values, default=as_json)), self._resumed)
