@@ -41,7 +41,10 @@ class Stateful:
         return {name: state_of(getattr(self, name)) for name in self.STATE}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Makes the object what `state` told. Raises an exception for what cannot be its state."""
+        """Makes the object what `state` told.
+
+        Raises an exception for what cannot be its state; what it is then, nobody should use.
+        """
         if set(state) != set(self.STATE):
             raise ValueError(f"{type(self).__name__} consists of {sorted(self.STATE)}, not of {sorted(state)}")
         for name in self.STATE:
