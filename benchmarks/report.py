@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     for name, runs in suites.items():
-        draw_curves(runs, SUITES[name], given.results / name / "curves.png")
-        draw_scores(runs, SUITES[name], given.results / name / "scores.png")
+        draw_curves(name, runs, given.results / name / "curves.png")
+        draw_scores(name, runs, given.results / name / "scores.png")
         if scores := normalised(name, runs):
             draw_profile(scores, given.results / name / "profile.png")
     (given.results / "page.html").write_text(interactive(suites), encoding="utf-8")
@@ -88,6 +88,13 @@ def cell(scores: np.ndarray) -> str:
     return number(scores.mean()) + (f" ({rest})" if len(scores) > 1 else "")
 
 
+def title(suite: str, task: str) -> str:
+    """What a task of a suite is called: its environment, and its own name where others have that environment too."""
+    env = SUITES[suite][task].env
+    alone, env = [other.env for other in SUITES[suite].values()].count(env) == 1, env.rpartition(":")[2]
+    return env if alone else f"{task}: {env}"
+
+
 def steps(count: float) -> str:
     """A number of steps: 50k, 2.5M."""
     return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}k"
@@ -101,7 +108,8 @@ def page(suite: str, runs: Runs) -> str:
         text += ["## Across tasks", across(suite, scores), "![Performance profile](profile.png)"]
     for name, task in SUITES[suite].items():
         if name in runs:
-            text += [f"## {task.env}, {steps(task.steps)} steps", ours(runs[name]), theirs(suite, task, runs[name])]
+            text += [f"## {title(suite, name)}, {steps(task.steps)} steps", ours(runs[name]),
+                     theirs(suite, task, runs[name])]
     return "\n\n".join(part.strip() for part in text if part) + "\n"
 
 
@@ -192,21 +200,22 @@ def overview(suites: Mapping[str, Runs]) -> str:
             f"100 episodes of training, or of the last evaluation where that is what a check asks for. {HOW}"]
     for name, runs in suites.items():
         algorithms = list(dict.fromkeys(alg for task in SUITES[name] for alg in runs.get(task, {})))
-        body = [[f"{task.env} ({steps(task.steps)})", *(cell(of_kind(runs[key].get(alg, ()), task.by))
-                                                        for alg in algorithms)]
+        body = [[f"{title(name, key)} ({steps(task.steps)})", *(cell(of_kind(runs[key].get(alg, ()), task.by))
+                                                                for alg in algorithms)]
                 for key, task in SUITES[name].items() if key in runs]
         text += [f"## [{name}]({name}/README.md)", markdown(["task", *algorithms], *body)]
     return "\n\n".join(part.strip() for part in text) + "\n"
 
 
-def draw_curves(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
+def draw_curves(suite: str, runs: Runs, png: Path) -> None:
     """Mean curves, with intervals from five seeds on, else with each seed's."""
-    plot_curves({tasks[name].env: {alg: [(r.curve[0], r.curve[2]) for r in own] for alg, own in runs[name].items()}
-                 for name in tasks if name in runs}, png)
+    plot_curves({title(suite, name): {alg: [(r.curve[0], r.curve[2]) for r in own] for alg, own in runs[name].items()}
+                 for name in SUITES[suite] if name in runs}, png)
 
 
-def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
+def draw_scores(suite: str, runs: Runs, png: Path) -> None:
     """Each seed's score as a point, and mean and interval."""
+    tasks = SUITES[suite]
     names = [name for name in tasks if name in runs]
     wide = min(3, len(names))
     high = -(-len(names) // wide)
@@ -222,7 +231,7 @@ def draw_scores(runs: Runs, tasks: Mapping[str, Task], png: Path) -> None:
             if span := interval(scores):
                 axes.plot(span, (row, row), color=color, linewidth=2)
             axes.plot(scores.mean(), row, "|", color=color, markersize=12, markeredgewidth=2)
-        axes.set(title=tasks[name].env, xlabel=KINDS[tasks[name].by], yticks=range(len(runs[name])),
+        axes.set(title=title(suite, name), xlabel=KINDS[tasks[name].by], yticks=range(len(runs[name])),
                  yticklabels=list(runs[name]), ylim=(len(runs[name]) - 0.5, -0.5))
         axes.grid(alpha=0.3)
     save(figure, png)
@@ -248,10 +257,13 @@ def draw_profile(scores: Mapping[str, np.ndarray], png: Path) -> None:
 
 def interactive(suites: Mapping[str, Runs]) -> str:
     """A page that needs no network, to choose suite, task and algorithms in."""
-    look = looks(alg for runs in suites.values() for by_alg in runs.values() for alg in by_alg)
-    curves = [{"suite": name, "task": SUITES[name][task].env, "label": alg, "color": look[alg][0], "dash": look[alg][1],
-               "runs": len(results), **over_axes(results), "seeds": [seed(r) for r in results]}
-              for name, runs in suites.items() for task, by_alg in runs.items() for alg, results in by_alg.items()]
+    curves = []
+    for name, runs in suites.items():
+        look = looks(alg for by_alg in runs.values() for alg in by_alg)
+        curves += [{"suite": name, "task": title(name, task), "label": alg, "color": look[alg][0],
+                    "dash": look[alg][1], "runs": len(results), **over_axes(results),
+                    "seeds": [seed(r) for r in results]}
+                   for task, by_alg in runs.items() for alg, results in by_alg.items()]
     return fill((HERE / "page.html").read_text(), {"curves": curves, "kinds": KINDS})
 
 

@@ -204,8 +204,7 @@ def test_missing_mpi4py_is_explained(cli, tmp_path):
     assert done.returncode == 2 and "baselines-lite[mpi]" in done.stderr
 
 
-@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGTERM),
-                                               (2, signal.SIGINT)])
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT)])
 def test_a_signal_saves_the_policy_on_the_way_out(tmp_path, ranks, number):
     launch = [str(MPIRUN), "-np", str(ranks)] if ranks > 1 else []
     flags = [*SMALL, "--num_timesteps=100000000", "--log_path=log", "--play"]
