@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from benchmarks import report, results, run, suites
+from baselines_lite import ppo2
+from benchmarks import recipes, report, results, run, suites
 from benchmarks.results import Result, curve_of, scores_of
 from benchmarks.suites import SUITES, Task
 from tests.conftest import ROOT
@@ -92,6 +94,24 @@ def test_the_report(written):
     edited = next(written.glob("classic/cartpole/ppo2/seed0.json"))
     edited.write_text(edited.read_text().replace('"last100": ', '"last100": 1'))
     assert report.main(["--results", str(written), "--check"]) == 1
+
+
+def test_recipes_are_compared(tmp_path, uncompiled):
+    """By the worst of their tasks."""
+    for name, rate in ("slow", "0"), ("fast", "1e-3"):
+        for seed in (10, 11):
+            folder, flags = tmp_path / f"{name}/ppo2/seed{seed}", {"lr": rate, "num_timesteps": "512"}
+            ppo2.learn("CartPole-v1", 512, lr=rate, noptepochs=1, log_path=folder, seed=seed, print_interval=1e9)
+            (folder / "result.json").write_text(json.dumps({
+                "status": 0, "job": {"alg": "ppo2", "env": "CartPole-v1", "seed": seed, "flags": flags},
+                "code": {"commit": "0123456789", "dirty": True}}))
+    recipes.main(["rates", str(tmp_path / "slow"), str(tmp_path / "fast"), f"--results={tmp_path / 'results'}"])
+    place = tmp_path / "results/experiments/ppo2/rates"
+    text = (place / "README.md").read_text()
+    assert re.search(r"^\| slow \| \d\d\.\d \(\d\d\.\d, \d\d\.\d\) \| -?0\.\d\d \(CartPole-v1\) \|$", text, re.M)
+    assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
+    assert {path.name for path in place.iterdir()} == {"README.md", "curves.png"} | {
+        f"{name}-CartPole-v1-seed{seed}.csv" for name in ("slow", "fast") for seed in (10, 11)}
 
 
 @pytest.mark.parametrize("suite", SUITES)

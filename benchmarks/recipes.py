@@ -1,0 +1,95 @@
+"""Keeps what a recipe was chosen by: each sweep is a recipe, of whose runs curves and scores stay.
+
+    baselines-lite sweep --alg=ppo2 --env=Swimmer-v5,Hopper-v5 --seeds=10-14 --out=logs/long --nsteps=2048
+    python -m benchmarks.recipes mujoco logs/preset logs/long     # results/experiments/ppo2/mujoco/
+
+A README there has the commands and a row for each recipe; scores are means of the last 100 training episodes. Where all
+tasks have a scale (0: random actions, 1: published; benchmarks/suites.py), the worst one is named, by which we choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines_lite.common.experiment.plotting import plot_curves
+from baselines_lite.runs.logs import read_run
+from baselines_lite.runs.table import markdown
+from benchmarks.report import cell
+from benchmarks.results import RESULTS, curve_of, scores_of, table
+from benchmarks.suites import SUITES
+
+THIN = 4  # every so manieth point of a curve is kept
+SCALES = {task.env: (task.random, task.reference) for suite in SUITES.values() for task in suite.values()
+          if task.reference is not None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="what the recipes are compared for")
+    parser.add_argument("folders", type=Path, nargs="+", help="of sweeps of one algorithm, named as their recipes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results lie")
+    given = parser.parse_args(arguments)
+    runs = [(folder.name, run) for folder in given.folders for run in runs_of(folder)]
+    algorithm, = {run["job"]["alg"] for _, run in runs}
+    place = given.results / "experiments" / algorithm / given.name
+    place.mkdir(parents=True, exist_ok=True)
+    scores: dict[str, dict[str, list[float]]] = {}
+    curves: dict[str, dict[str, list[Any]]] = {}
+    for recipe, run in runs:
+        env, seed = run["job"]["env"], run["job"]["seed"]
+        log = read_run(run["folder"])
+        curve = curve_of(log.steps, log.hours, log.returns)[:, ::THIN]
+        table(place / f"{recipe}-{env}-seed{seed}.csv", ("total_timesteps", "hours", "return"), curve.T)
+        score = scores_of(log.returns, np.empty((0, 2)))["last100"]
+        scores.setdefault(recipe, {}).setdefault(env, []).append(score)
+        curves.setdefault(env, {}).setdefault(recipe, []).append((curve[0], curve[2]))
+    plot_curves(curves, place / "curves.png")
+    (place / "README.md").write_text(page(given.name, algorithm, dict(runs), scores))
+    return 0
+
+
+def runs_of(folder: Path) -> Iterator[dict[str, Any]]:
+    """The runs of a sweep that have ended, by seed: what their result.json says, and their folder."""
+    found = [{**json.loads(path.read_text()), "folder": path.parent} for path in folder.glob("*/seed*/result.json")]
+    yield from sorted((run for run in found if run["status"] == 0), key=lambda run: run["job"]["seed"])
+
+
+def page(name: str, algorithm: str, runs: Mapping[str, Mapping[str, Any]],
+         scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The README of a comparison; `runs` has one run of each recipe."""
+    envs = list(dict.fromkeys(env for by_env in scores.values() for env in by_env))
+    scaled = all(env in SCALES for env in envs)
+    body = [[recipe, *(cell(np.array(by_env.get(env, ()))) for env in envs), *([worst(by_env)] if scaled else [])]
+            for recipe, by_env in scores.items()]
+    told = []
+    for recipe, run in runs.items():
+        flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
+        commit = f"{run['code']['commit'][:7]}{'+' * bool(run['code']['dirty'])}"
+        told.append(f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, {commit}")
+    head = ["recipe", *envs, *(["worst, 0 random to 1 published"] if scaled else [])]
+    words = ("Made by `python -m benchmarks.recipes`: means of the last 100 episodes of training; in brackets the "
+             "seeds, from five on Student's 95% interval.")
+    return "\n\n".join([f"# {name}: recipes of {algorithm}", words, "![Curves](curves.png)",
+                        markdown(head, *body).strip(), "\n".join(told)]) + "\n"
+
+
+def worst(by_env: Mapping[str, Sequence[float]]) -> str:
+    """The lowest mean on the scale from random actions to what is published, and where."""
+    found = {}
+    for env, own in by_env.items():
+        low, high = SCALES[env]
+        found[env] = (np.mean(own) - low) / (high - low)
+    least = min(found, key=found.__getitem__)
+    return f"{found[least]:.2f} ({least})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
