@@ -18,7 +18,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.20,<3"],
     "plot": ["plotly>=6,<8"],
     "benchmark": ["rliable>=1.2,<2", "pandas>=2.2,<3", "plotly>=6,<8", "box2d>=2.3.10,<3"],
-    "docs": ["mkdocs-material>=9.5,<10"],
+    "docs": ["mkdocs-material>=9.5,<10", "latex2mathml>=3.78,<4"],
     "test": ["pytest>=8.0,<10", "pytest-xdist>=3.4,<4", "ruff>=0.17,<0.18"],
     "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
 }

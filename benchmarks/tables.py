@@ -102,8 +102,8 @@ def algorithms() -> str:
     body = []
     measured = json.loads((HERE / "results" / "speed.json").read_text())
     for alg, row in ALGORITHMS.items():
-        cells = [f"[{alg}](baselines_lite/{alg}/README.md)", row.paper, ", ".join(row.actions), row.networks,
-                 "yes" if row.data_parallel else "no"]
+        cells = [f"[{alg}](baselines_lite/{alg}/README.md)", f"{row.paper}; [equations](docs/algorithms/{alg}.md)",
+                 ", ".join(row.actions), row.networks, "yes" if row.data_parallel else "no"]
         found = found_of(alg)
         for places in SUMMARY.values():
             name = next((name for name in places if name in found), None)

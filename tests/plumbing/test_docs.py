@@ -1,11 +1,14 @@
-"""The docs: they build without a warning, and say of every metric what it is."""
+"""The docs: they build without a warning, have a page for every algorithm, and say of every metric what it is."""
 
+import dataclasses
 import os
 import re
+import runpy
 import subprocess
 import sys
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 from baselines_lite import registry
 from tests.conftest import ROOT
@@ -17,6 +20,58 @@ def test_the_site_builds_without_a_warning(tmp_path):
                           capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stderr
     assert "Collector.collect" in (tmp_path / "route/index.html").read_text(), "a part of the README is in it"
+    for name in registry.ALGORITHMS:
+        page = (tmp_path / f"algorithms/{name}/index.html").read_text()
+        assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in page, "formulas are drawn"
+        assert "suite/task" in page, "the README's results are in it"
+        assert not re.search(r":::|--8&lt;--|\\[(\[]|<script[^>]*src=.https?:", page), "nothing is left, or fetched"
+
+
+def test_every_algorithm_has_a_page():
+    nav = re.findall(r"^ +- (\w+): algorithms/(\w+).md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert nav == [(name, name) for name in registry.ALGORITHMS]
+    for name, row in registry.ALGORITHMS.items():
+        what = (ROOT / f"baselines_lite/{name}/README.md").read_text().split("<!-- --8<-- [end:what] -->")[0]
+        for paper in re.findall(r"\d{4}\.\d{5}", row.paper):
+            assert f"https://arxiv.org/abs/{paper}" in what
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_an_algorithm_s_page_names_its_options_and_metrics(name):
+    page = (ROOT / f"docs/algorithms/{name}.md").read_text()
+    options, metrics = (set(re.findall(r"`(\w+)`", page.split(f"## {part}\n")[1].split("\n## ")[0]))
+                        for part in ("Options", "Metrics"))
+    assert options <= {field.name for field in dataclasses.fields(registry.find(name).Config)}
+    assert metrics <= {*METRICS, "normalize_returns"}
+
+
+HOOKS = runpy.run_path(str(ROOT / "docs/hooks.py"))
+
+
+def test_source_is_what_the_file_has():
+    first, second = map(HOOKS["on_page_markdown"], ("::: common/optim/losses.py surrogate",
+                                                    "::: ppo2/ppo2.py loss_and_stats ratio loss"))
+    assert first == """```python title="common/optim/losses.py: surrogate"
+def surrogate(ratio: tf.Tensor, advs: tf.Tensor) -> tf.Tensor:
+    return -ratio * advs
+```"""
+    assert second == """```python title="ppo2/ppo2.py: loss_and_stats"
+ratio = tf.exp(logratio)
+...
+loss = policy_loss - cfg.ent_coef * entropy + cfg.vf_coef * value_loss
+```"""
+
+
+@pytest.mark.parametrize("line", ["ppo3/ppo3.py learn", "ppo2/ppo2.py lern", "ppo2/ppo2.py Update.lern",
+                                  "ppo2/ppo2.py learn.rollout", "ppo2/ppo2.py loss_and_stats ratio rato"])
+def test_source_that_is_not_there_ends_the_build(line):
+    with pytest.raises(PluginError, match=line.split()[-1].split(".")[-1]):
+        HOOKS["on_page_markdown"](f"::: {line}")
+
+
+def test_a_formula_that_is_not_understood_ends_the_build():
+    with pytest.raises(PluginError, match="nosuch"):
+        HOOKS["on_page_content"](r'<span class="arithmatex">\(\nosuch{x}\)</span>')
 
 
 def test_the_readme_links_every_page():
