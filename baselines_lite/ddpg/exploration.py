@@ -68,7 +68,7 @@ class OrnsteinUhlenbeck(Gaussian):
 class NoisyParameters(Gaussian):
     """Actions of a policy with noise on its parameters, drawn anew for each round.
 
-    Its strength is kept so that its actions differ from pi's by `std` (root mean square) (1706.01905, appendix C.1).
+    Its strength is kept so that its actions differ from pi's by `std` (root mean square) (1706.01905, appendix C.2).
     """
 
     STATE = ("rng", "noise")
