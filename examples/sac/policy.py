@@ -53,7 +53,7 @@ class SoftActorCritic(Policy):
         head = dict(rng=self.weights_rng, dtype=self.dtype)
         self.pi_head = Dense(self.pi_net.out_size, 2 * d, gain=0.01, name="pi_head", **head)
         self.q_heads = [Dense(net.out_size, 1, gain=1.0, name="q_head", **head) for net in self.q_nets]
-        self.log_alpha = Parameter(np.zeros(()), self.dtype, "log_alpha")
+        self.log_alpha = Parameter(np.zeros(1), self.dtype, "log_alpha")
         self.parameters = Parameters([self.pi_net, self.pi_head], [self.q_nets, self.q_heads])
         self._head = Compiled(self.head, xla=False, any_batch=True)
         self._evaluate = Compiled(self.evaluate, xla=False, any_batch=True)
@@ -67,6 +67,11 @@ class SoftActorCritic(Policy):
     def q_variables(self) -> list[tf.Variable]:
         """What Q1 and Q2 depend on."""
         return trainable(self.q_nets, self.q_heads)
+
+    @property
+    def alpha(self) -> tf.Tensor:
+        """The temperature []: what a nat of entropy is worth in rewards."""
+        return tf.exp(self.log_alpha.value()[0])
 
     @property
     def prefers_xla(self) -> bool:

@@ -99,14 +99,14 @@ class Update(Stateful):
     def targets(self, batch: Transitions, noise: tf.Tensor) -> tf.Tensor:
         """y [B] (2), by V(s') = min_i Q'_i(s', b') - alpha log pi(b'|s') (3) of one draw b', noise [B, d] (8)."""
         actions, logp = self.policy.draw(batch.next_obs, noise)
-        values = tf.reduce_min(self.target.q(batch.next_obs, actions), axis=0) - tf.exp(self.policy.log_alpha) * logp
+        values = tf.reduce_min(self.target.q(batch.next_obs, actions), axis=0) - self.policy.alpha * logp
         return losses.td_target(batch.rewards, batch.terminated, values, self.cfg.gamma)
 
     def gradient(self, batch: Transitions, noise: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
-        """(gradient, STATS without its norm) of a minibatch; noise [2, B, d]. Each loss is descended by its own parameters only."""
+        """(gradient, STATS but for its norm) of a minibatch; noise [2, B, d]. Each part descends its own loss alone."""
         policy, y = self.policy, self.targets(batch, noise[1])
         with tf.GradientTape(persistent=True) as tape:
-            q, alpha = policy.q(batch.obs, batch.actions), tf.exp(policy.log_alpha)
+            q, alpha = policy.q(batch.obs, batch.actions), policy.alpha
             actions, logp = policy.draw(batch.obs, noise[0])
             q_loss = tf.reduce_mean(tf.reduce_sum(losses.value_loss(q, y), axis=0))  # (5)
             pi_loss = tf.reduce_mean(alpha * logp - tf.reduce_min(policy.q(batch.obs, actions), axis=0))  # (7)
