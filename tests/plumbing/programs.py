@@ -558,7 +558,8 @@ def equal_parameters_with_replay(name):
     enter = experiment.Experiment.__enter__
     options = {"deepq": dict(env="CartPole-v1", train_freq=1, prioritized_replay=True, num_hidden=16),
                "ddpg": dict(env="Pendulum-v1", train_steps=8, noise="adaptive-param", normalize_observations=True,
-                            normalize_returns=True, popart=True, sizes="16,16")}[name]
+                            normalize_returns=True, popart=True, sizes="16,16"),
+               "examples.sac": dict(env="Pendulum-v1", train_steps=8, sizes="16,16")}[name]
     with patch.object(experiment.Experiment, "__enter__", lambda self: experiments.append(self) or enter(self)):
         policy = registry.find(name).learn(total_timesteps=50 * 8 * 2 * comm.size, num_env=2, nsteps=8,
                                            learning_starts=32, batch_size=16, buffer_size=1000, print_interval=1e9,

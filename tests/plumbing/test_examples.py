@@ -2,14 +2,22 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from baselines_lite import load, ppo2
-from examples import corridor, numpy_policy, reinforce
+from baselines_lite import UserError, load, ppo2
+from baselines_lite.common.networks.distributions import DiagGaussian
+from baselines_lite.common.networks.flat import get_flat, set_flat
+from baselines_lite.common.sampling.replay_buffer import Transitions
+from baselines_lite.common.system.mpi import Comm
+from examples import corridor, numpy_policy, reinforce, sac
 from examples.callback import UntilCertain
+from examples.sac.policy import SoftActorCritic, squashed
+from examples.sac.sac import STATS, Update
 from tests.conftest import MPIRUN, ROOT
 from tests.plumbing.test_table import SHORT
 
@@ -46,10 +54,13 @@ def test_numpy_says_what_the_policy_does(env, tmp_path, uncompiled):
         np.testing.assert_allclose(act(obs), head[: len(act(obs))], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", ["mlp", "lstm"])
-def test_an_algorithm_of_ones_own_goes_on_to_the_bit(network, main, tmp_path, uncompiled):
-    flags = ["--alg=examples.reinforce", "--env=CartPole-v1", f"--network={network}", "--num_env=2", "--nsteps=8",
-             "--checkpoint_seconds=0", "--print_interval=1e9"]
+@pytest.mark.parametrize("own", [
+    ("--alg=examples.reinforce", "--env=CartPole-v1", "--network=mlp"),
+    ("--alg=examples.reinforce", "--env=CartPole-v1", "--network=lstm"),
+    ("--alg=examples.sac", "--env=Pendulum-v1", "--sizes=8,8", "--learning_starts=16", "--train_steps=2",
+     "--batch_size=8", "--buffer_size=40")])
+def test_an_algorithm_of_ones_own_goes_on_to_the_bit(own, main, tmp_path, uncompiled):
+    flags = [*own, "--num_env=2", "--nsteps=8", "--checkpoint_seconds=0", "--print_interval=1e9"]
     assert main(*flags, "--num_timesteps=96", "--log_path=whole").returncode == 0
     assert main(*flags, "--num_timesteps=48", "--log_path=part").returncode == 0
     assert main(*flags, "--num_timesteps=96", "--log_path=part", "--resume=auto").returncode == 0
@@ -62,6 +73,92 @@ def test_reinforce_learns():
     found = []
     reinforce.learn("CartPole-v1", 200_000, seed=0, callback=lambda after: found.append(after.figures["eprewmean"]))
     assert found[-1] > 150
+
+
+def test_the_squashed_gaussian_against_numpy():
+    rng = np.random.default_rng(0)
+    mean, logstd, u = rng.normal(size=(3, 50, 2))
+    actions, logp = squashed(DiagGaussian(tf.constant(mean), tf.constant(logstd)), tf.constant(u))
+    z = (u - mean) / np.exp(logstd)
+    expected = (-z**2 / 2 - logstd - np.log(2 * np.pi) / 2 - np.log(1 - np.tanh(u) ** 2)).sum(axis=1)
+    np.testing.assert_allclose(actions, np.tanh(u), rtol=1e-12)
+    np.testing.assert_allclose(logp, expected, rtol=1e-9)
+    far = squashed(DiagGaussian(tf.zeros([1, 1]), tf.zeros([1])), tf.fill([1, 1], 40.0))[1]  # tanh rounds to 1
+    np.testing.assert_allclose(far, -800 - np.log(2 * np.pi) / 2 + 80 - np.log(4), rtol=1e-6)
+
+
+@pytest.fixture
+def soft():
+    """An Update of a small policy in float64, with a minibatch and its noise."""
+    rng, box = np.random.default_rng(1), gym.spaces.Box(np.float32([-1, 0]), np.float32([3, 10]))
+    policy = SoftActorCritic(gym.spaces.Box(-1, 1, (3,)), box, network_options={"num_hidden": 6}, dtype=tf.float64)
+    theta = get_flat(policy.trainable_variables)
+    set_flat(policy.trainable_variables, theta + 0.3 * rng.normal(size=theta.size))
+    update = Update(SimpleNamespace(config=sac.Config(gamma=0.9, tau=0.1), policy=policy, buffer=None, comm=Comm(),
+                                    run=SimpleNamespace(seed=0)))
+    for v in update.target.q_variables:
+        v.assign_add(0.1 * rng.normal(size=v.shape))
+    obs, next_obs = rng.normal(size=(2, 7, 3))
+    batch = Transitions(obs, rng.uniform(-1, 1, size=(7, 2)), rng.normal(size=7), next_obs, np.arange(7) < 3)
+    return update, Transitions(*map(tf.constant, batch)), tf.constant(rng.normal(size=(2, 7, 2)))
+
+
+def test_sac_targets_and_the_gradient_of_the_temperature_against_numpy(soft):
+    update, batch, noise = soft
+    policy, alpha = update.policy, np.exp(np.array(update.policy.log_alpha))
+    actions, logp = policy.draw(batch.next_obs, noise[1])
+    x = np.concatenate([batch.next_obs, actions], axis=1)
+    q = [head.numpy()(net.numpy()(x))[:, 0] for net, head in zip(update.target.q_nets, update.target.q_heads)]
+    soft_value = np.minimum(*q) - alpha * logp.numpy()
+    y = batch.rewards.numpy() + 0.9 * np.where(batch.terminated, 0, soft_value)
+    np.testing.assert_allclose(update.targets(batch, noise[1]), y, rtol=1e-9)
+    found = update.gradient(batch, noise)[0][-1]
+    np.testing.assert_allclose(found, -alpha * (policy.draw(batch.obs, noise[0])[1].numpy() - 2).mean(), rtol=1e-9)
+
+
+def test_sac_descends_each_loss_by_its_own_parameters(soft):
+    """Against finite differences in a few directions; and Q' follows Q."""
+    update, batch, noise = soft
+    g, rng = iter(update.gradient(batch, noise)[0]), np.random.default_rng(2)
+    for part, name in zip(update.parts[:2], ("policy_loss", "value_loss")):
+        theta, found = get_flat(part), np.concatenate([next(g).numpy().ravel() for _ in part])
+        for direction in rng.normal(size=(3, theta.size)):
+            losses = []
+            for step in (1e-6, -1e-6):
+                set_flat(part, theta + step * direction)
+                losses.append(update.gradient(batch, noise)[1][STATS.index(name)])
+            np.testing.assert_allclose(found @ direction, (losses[0] - losses[1]) / 2e-6, rtol=1e-5)
+        set_flat(part, theta)
+    old, new = get_flat(update.target.q_variables), get_flat(update.policy.q_variables)
+    update.follow()
+    np.testing.assert_allclose(get_flat(update.target.q_variables), 0.9 * old + 0.1 * new, rtol=1e-12)
+
+
+def test_a_soft_policy_acts_as_it_is_differentiated_and_comes_back_from_its_file(tmp_path):
+    policy, obs = SoftActorCritic(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-2, 2, (2,))), np.ones((1, 3), np.float32)
+    policy.save(str(tmp_path / "m"))
+    for each in (policy, load(str(tmp_path / "m"))):
+        noise = each.noise(np.random.default_rng(0), (1,))
+        drawn, logp = each.draw(tf.constant(obs), tf.constant(noise))
+        actions = each.actor()(obs, noise).actions
+        np.testing.assert_allclose(actions, drawn, rtol=1e-5)
+        np.testing.assert_allclose(each.values_and_logp(obs, actions)[1], logp, rtol=1e-4)
+        np.testing.assert_allclose(each.predict(obs, deterministic=True)[0], 2 * np.tanh(each.pi(obs).mean), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("env", "options", "why"), [
+    ("CartPole-v1", {}, "the action space Discrete"), ("Pendulum-v1", {"network": "lstm"}, "memory")])
+def test_what_sac_cannot_train_is_refused(env, options, why):
+    with pytest.raises(UserError, match=f"{why}.* not support"):
+        sac.learn(env, 2000, **options)
+
+
+@pytest.mark.slow
+def test_sac_learns():
+    returns = []
+    sac.learn("Pendulum-v1", 20_000, seed=0,
+              callback=lambda after: returns.append(after.window.last and after.window.last[-1].r))
+    assert np.mean(returns[:-100:-4]) > -200  # of the last 25 episodes, four updates each
 
 
 def test_a_script_of_ones_own_under_mpirun(tmp_path, uncompiled):

@@ -93,6 +93,7 @@ ON_TWO_RANKS = [
       for name in REPLAY),
     *(f"steps_of_one_rank_equal_two,{step}" for step in STEPS),
     *(f"copy_trains,{name}" for name in KINDS),
+    "equal_parameters_with_replay,examples.sac",
     "kfac_on_two_ranks", "recurrent_a2c_of_one_rank_equals_two", "acer_of_one_rank_equals_two",
     "one_rank_equals_two,none", "one_rank_equals_two,0.002", "same_seed_same_log",
     "ranks_share_a_default_folder", "rank_0_decides_on_files", "natural_steps_where_ranks_round_differently",
