@@ -59,7 +59,7 @@ def state_of(value: Any) -> Any:
     if hasattr(value, "state") and hasattr(value, "restore"):
         return value.state()
     if isinstance(value, tf.Variable):
-        return value.numpy()
+        return np.asarray(value.numpy())  # of a scalar, numpy() gives no array
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
     if isinstance(value, np.generic):
