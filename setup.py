@@ -31,6 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["baselines_lite", "baselines_lite.*"]),
+    package_data={"": ["py.typed", "*.pyi"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -46,7 +46,7 @@ from baselines_lite.common.system.options import convert, option, option_table, 
 # What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
 COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep",
             "list": "baselines_lite.tools.listing", "check": "baselines_lite.tools.check",
-            "doctor": "baselines_lite.tools.doctor"}
+            "doctor": "baselines_lite.tools.doctor", "stubs": "baselines_lite.tools.stubs"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,11 +386,9 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
             title = f"{command.alg} (defaults of the preset {run.preset} for {family})"
         run, config = with_known(run, values), with_known(algorithm.Config(), values)
         rest = ["", f"{title}:", option_table(config)]
-        networks = rules_of(config, "network")["help"]
-        for name, options in BUILT_IN.items():
-            if re.search(rf"\b{name}\b", networks):
-                own = with_known(options(), values if name == config.network else {})
-                rest += ["", f"network {name}:", option_table(own)]
+        for name, options in networks_of(config).items():
+            own = with_known(options(), values if name == config.network else {})
+            rest += ["", f"network {name}:", option_table(own)]
         rest += ["", "Atari games:", option_table(AtariOptions)]
     else:
         rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
@@ -399,6 +397,12 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
              "       python run.py --load_path=FILE --play | --record=FILE.mp4 | --eval_episodes=100",
              f"       python run.py {'|'.join(COMMANDS)} ...   (--help after it lists its flags)"]
     return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
+
+
+def networks_of(config: Any) -> dict[str, type]:
+    """The options of each built-in network that a config, or its class, takes: its option `network` names them."""
+    names = rules_of(config, "network")["help"]
+    return {name: options for name, options in BUILT_IN.items() if re.search(rf"\b{name}\b", names)}
 
 
 def with_known(config: Any, values: Mapping[str, Any]) -> Any:

@@ -104,6 +104,19 @@ def test_a_copy_starts_from_what_the_original_has_trained(lab, main, uncompiled)
     assert done.returncode == 0, done.stderr
 
 
+def test_the_stub_of_a_copy_is_right_and_its_own(lab, main, tmp_path):
+    original = PACKAGE / "ppo2/__init__.pyi"
+    before = original.read_text()
+    for edits, path, folder in (((), "my_lab.my_{}", "my_lab/my_ppo2"), ((own_policy, with_rate), "my_{}", "my_ppo2")):
+        stub, path = tmp_path / folder / "__init__.pyi", lab("ppo2", *edits, path=path)
+        assert stub.read_text() == before
+        done = main("stubs", path)
+        assert (done.returncode, done.stdout) == (0, f"{stub}\n")
+        assert (stub.read_text() == before) == (not edits) and "my_" not in stub.read_text()
+    assert "from .ppo2 import ActorCritic" in stub.read_text() and f' = "{RATE}",' in stub.read_text()
+    assert original.read_text() == before
+
+
 def test_names_of_copies(lab, uncompiled):
     """At the top, a folder's name alone; what is no module or no algorithm is said."""
     path = lab("ppo2", path="my_{}")
