@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))
 from baselines_lite.common.experiment.config import RunOptions  # noqa: E402  (the path comes first)
 from baselines_lite.registry import ALGORITHMS, find  # noqa: E402
 from baselines_lite.runs.table import markdown  # noqa: E402
-from benchmarks.report import of_kind, steps  # noqa: E402
+from benchmarks.report import of_kind, published, steps  # noqa: E402
 from benchmarks.results import Result, everything  # noqa: E402
-from benchmarks.suites import SUITES  # noqa: E402
+from benchmarks.suites import SUITES, Task  # noqa: E402
 
 MISSING = "not measured yet"
 # Columns of the top README's table: where the first of these tasks is that an algorithm has a result of.
@@ -111,11 +111,19 @@ def algorithms() -> str:
             asked = SUITES[suite][task]
             wanted = MISSING if alg in asked.algorithms else ""
             cells.append(wanted if name is None else f"{number(of_kind(found[name], asked.by).mean())} "
-                         f"({steps(float(asked.flags_of(alg)['num_timesteps']))})")
+                         f"({steps(float(asked.flags_of(alg)['num_timesteps']))}{originals(suite, asked, alg)})")
         ratios = [f"{found['ratio']:.1f} x {found['peer']} ({name.removeprefix(alg + '-')})"
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])
     return markdown(["`--alg`", "paper", "actions", "networks", "MPI", *SUMMARY, "speed"], *body)
+
+
+def originals(suite: str, task: Task, alg: str) -> str:
+    """The score in the original's table of a task, of as many steps, if there is one."""
+    scores = [float(row["mean"]) for row in published(suite, task, [alg]) if row["algorithm"] == alg
+              and row["source"].startswith("openai/baselines") and row["kind"] == task.by
+              and float(row["steps"]) == task.steps]
+    return f"; Baselines {number(scores[0])}" if scores else ""
 
 
 def presets() -> str:
