@@ -46,6 +46,7 @@ def learn(
     cliprange_vf: str | float | Callable[[float], float] | None = None,
     target_kl: float | None = None,
     recompute_advs: bool = False,
+    sync: Literal["step", "epoch"] = "step",
     adv_moments: Literal["global", "rank"] = "global",
     seed: int = 0,
     num_timesteps: int = 1000000,
@@ -136,6 +137,8 @@ def learn(
     cliprange_vf: the same for the value's change, in units of the reward; none: off
     target_kl: end an update once approxkl exceeds 1.5 times this; none: off
     recompute_advs: find values, returns and advantages anew before each epoch but the first
+    sync: ranks average each 'step's gradient; or each steps alone, and parameters are averaged after every 'epoch':
+        faster, and another algorithm
     adv_moments: minibatch advantages are standardised over all ranks or each rank's own
     seed: seed of weights, environments, noise and shuffling
     num_timesteps: environment steps over all environments and ranks; rounded down to whole updates

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from baselines_lite.common.experiment.config import MinibatchConfig
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import option
 from baselines_lite.common.system.schedules import Schedule
 
@@ -20,8 +21,20 @@ class Config(MinibatchConfig):
                                            above=0)
     target_kl: float | None = option(None, "end an update once approxkl exceeds 1.5 times this; none: off", above=0)
     recompute_advs: bool = option(False, "find values, returns and advantages anew before each epoch but the first")
+    sync: str = option("step", "ranks average each 'step's gradient; or each steps alone, and parameters are averaged "
+                       "after every 'epoch': faster, and another algorithm", choices=("step", "epoch"))
     adv_moments: str = option("global", "minibatch advantages are standardised over all ranks or each rank's own",
                               choices=("global", "rank"))
+
+    @property
+    def epochs_at_once(self) -> int:
+        """Passes over a batch with the same advantages."""
+        return 1 if self.recompute_advs else self.noptepochs
+
+    def check(self) -> None:
+        super().check()
+        if self.sync == "epoch" and self.target_kl is not None:
+            raise UserError("target_kl ends an update on all ranks at the same step, and goes with sync=step only")
 
 
 # What the original did where ours differs, whatever the environment.

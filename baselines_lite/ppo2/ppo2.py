@@ -19,6 +19,7 @@ import tensorflow as tf
 from baselines_lite.common.envs.vec_env import EnvLike
 from baselines_lite.common.experiment.experiment import Experiment
 from baselines_lite.common.optim import losses
+from baselines_lite.common.optim.local_steps import LocalMinibatches
 from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.minibatch import Minibatches, shuffled, training_data
 from baselines_lite.common.optim.mpi_adam import MpiAdam
@@ -45,8 +46,8 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
     """
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        optimizer = MpiAdam(policy.trainable_variables, comm, epsilon=cfg.adam_epsilon,
-                            max_grad_norm=cfg.max_grad_norm)
+        optimizer = MpiAdam(policy.trainable_variables, comm if cfg.sync == "step" else Comm(),
+                            epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
         collector = exp.collector()
         exp.keep(update=update)
@@ -86,29 +87,29 @@ class Update(Stateful):
         self.policy, self.cfg, self.rng = policy, cfg, rng
         self.moments_comm = comm if cfg.adv_moments == "global" else Comm()
         self.length = cfg.sequence_length() if policy.recurrent else 1
-        self.minibatches = Minibatches(
-            policy, optimizer, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS,
-            stop_at=None if cfg.target_kl is None else ("approxkl", 1.5 * cfg.target_kl))
+        parts = policy, optimizer, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS
+        self.minibatches = (Minibatches(*parts, cfg.target_kl and ("approxkl", 1.5 * cfg.target_kl))
+                            if cfg.sync == "step" else LocalMinibatches(*parts, comm=comm, epochs=cfg.epochs_at_once))
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""
         cfg = self.cfg
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clips = [rates["cliprange"], (cfg.cliprange_vf or Schedule("0"))(remaining)]
-        indices = self.shuffle(advs.size // self.length)
-        each = []
-        for epoch in np.split(indices, cfg.noptepochs if cfg.recompute_advs else 1):
+        indices, each = self.shuffle(advs.size // self.length), []
+        logp = self.policy.logp(rollout.heads, rollout.actions)  # before the policy's own logstd is changed
+        for epoch in np.split(indices, cfg.noptepochs // cfg.epochs_at_once):
             if each:  # Andrychowicz et al. 2021, 2006.05990, section 3.5
                 rollout = revalued(rollout, self.policy)
                 advs, returns = gae(rollout, cfg.gamma, cfg.lam)
-            each.append(self.epochs(rollout, advs, returns, epoch, rates["lr"], clips))
+            each.append(self.epochs(rollout, logp, advs, returns, epoch, rates["lr"], clips))
         return {name: float(np.mean([stats[name] for stats in each])) for name in STATS} | rates
 
-    def epochs(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, indices: np.ndarray, lr: float,
-               clips: Sequence[float]) -> dict[str, float]:
+    def epochs(self, rollout: Rollout, logp: np.ndarray, advs: np.ndarray, returns: np.ndarray, indices: np.ndarray,
+               lr: float, clips: Sequence[float]) -> dict[str, float]:
         """Steps on the minibatches that `indices` [count, size] picks; returns the mean of STATS over them."""
-        data = training_data(self.policy, rollout, self.length, advs=advs, returns=returns, values=rollout.values,
-                             logp=self.policy.logp(rollout.heads, rollout.actions))
+        data = training_data(self.policy, rollout, self.length, logp=logp, advs=advs, returns=returns,
+                             values=rollout.values)
         mean, std = minibatch_moments(data["advs"].numpy(), indices, self.moments_comm)
         return self.minibatches(data, indices, lr, clips, {"mean": mean, "std": std})
 

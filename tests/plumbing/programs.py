@@ -306,7 +306,7 @@ SHORT = {  # what an algorithm needs to make many small updates
 }
 
 
-def equal_parameters(name, env=None, updates=50):
+def equal_parameters(name, env=None, updates=50, *more):
     """After 50 updates parameters are bitwise equal over ranks, while first observations and actions differ."""
     import dataclasses
 
@@ -330,6 +330,7 @@ def equal_parameters(name, env=None, updates=50):
     options = dict(network="cnn_small") if pixels else {}
     options |= SMALL_CNN if pixels and name != "ppo2" else {}  # at its own size it has a gradient that is summed alone
     options |= dict(normalize_observations=True, normalize_rewards=True) if normalizes else {}
+    options |= dict(option.split("=") for option in more)
     nsteps = 16 if pixels else 32
     drawn, draw = [], Replay.draw
     with (patch.object(Collector, "collect", recording),

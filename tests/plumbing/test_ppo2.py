@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import ppo2
-from baselines_lite.common.networks.flat import flat_gradient, get_flat
+from baselines_lite.common.networks.flat import flat_gradient, get_flat, set_flat
 from baselines_lite.common.optim.mpi_adam import MpiAdam
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.sampling.returns import gae
@@ -107,6 +107,8 @@ def test_advantages_found_anew_before_each_epoch(comm):
     update.shuffle = lambda _: indices
     rollout, _, _ = data(policy)
     rollout.next_obs = np.random.default_rng(1).normal(size=(T, N, D))
+    acted = twin.logp(rollout.heads, rollout.actions)
+    twin.logp = lambda *_: acted  # and not by the logstd that an epoch leaves
     stats = update(rollout, *gae(rollout, cfg.gamma, cfg.lam), 1.0)
     losses = []
     for part in np.split(indices, 3):
@@ -117,6 +119,36 @@ def test_advantages_found_anew_before_each_epoch(comm):
     np.testing.assert_allclose(get_flat(policy.trainable_variables), get_flat(twin.trainable_variables), rtol=1e-9,
                                atol=1e-12)
     assert stats["value_loss"] == pytest.approx(np.mean(losses)) and stats["cliprange"] == 0.2
+
+
+def test_ranks_that_step_alone_and_meet_after_each_epoch():
+    """With a rank whose numbers are other ones, known beforehand: what each then has is their mean, moments too."""
+    cfg = Config(nminibatches=4, noptepochs=3, sync="epoch")
+
+    class WithAnother(TwoAlike):
+        """The other rank's parameters and moments are a tenth larger, and its figures."""
+
+        def mean(self, array):
+            return 1.05 * array
+
+    policy, adam, update = setting(cfg, comm=Comm())
+    update.minibatches.comm = WithAnother()
+    twin, same_adam, alone = setting(dataclasses.replace(cfg, noptepochs=1, sync="step"))
+    indices = update.shuffle(T * N)
+    update.shuffle = lambda _: indices
+    rollout, advs, returns = data(policy)
+    acted = twin.logp(rollout.heads, rollout.actions)
+    twin.logp = lambda *_: acted  # and not by the logstd that an epoch leaves
+    stats, figures = update(rollout, advs, returns, 1.0), []
+    for part in np.split(indices, 3):
+        alone.shuffle = lambda _, part=part: part
+        figures.append(alone(rollout, advs, returns, 1.0)["entropy"])
+        for variables in (twin.trainable_variables, same_adam.m, same_adam.v, [same_adam.t]):
+            set_flat(variables, 1.05 * get_flat(variables))
+    for ours, theirs in ((policy.trainable_variables, twin.trainable_variables), (adam.m, same_adam.m),
+                         (adam.v, same_adam.v)):
+        np.testing.assert_allclose(get_flat(ours), get_flat(theirs), rtol=1e-9, atol=1e-12)
+    assert stats["entropy"] == pytest.approx(1.05 * np.mean(figures))
 
 
 def test_first_minibatch_has_ratio_one():

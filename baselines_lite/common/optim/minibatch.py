@@ -98,17 +98,15 @@ class Minibatches(Stateful):
         batch = {name: tf.gather(array, rows) for name, array in data.items()}
         return self._gradient(batch | {name: tf.gather(array, i) for name, array in each.items()}, constants)
 
-    def _all_minibatches(self, lr: tf.Tensor, *inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _all_minibatches(self, lr: tf.Tensor, data: Batch, indices: tf.Tensor, *more: Any) -> tuple[tf.Tensor, ...]:
         """A step on every minibatch in turn, or until stop_at: (the sum of the stats, the number of minibatches)."""
-        _, indices, *_ = inputs
-
         def minibatch(i: tf.Tensor, go_on: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            g, stats = self.optimizer.average(*self._gradient_of(i, *inputs))
+            g, stats = self.optimizer.average(*self._gradient_of(i, data, indices, *more))
             return i + 1, self._step(g, stats, lr), total + stats
 
-        count, _, total = tf.while_loop(
-            lambda i, go_on, _: tf.logical_and(i < indices.shape[0], go_on), minibatch,
-            (tf.constant(0), tf.constant(True), tf.zeros([len(self.stats)], lr.dtype)), parallel_iterations=1)
+        begin = tf.constant(0), tf.constant(True), tf.zeros([len(self.stats)], lr.dtype)
+        count, _, total = tf.while_loop(lambda i, go_on, _: (i < indices.shape[0]) & go_on, minibatch, begin,
+                                        parallel_iterations=1)
         return total, count
 
     def _step(self, g: Gradient, stats: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
