@@ -29,13 +29,16 @@ class Config(ActorCriticConfig):
     value_network: str = "shared"
 
 
+_PHYSICS = dict(num_env=8, nsteps=16, lam=0.95, lr="linear:1e-3", ent_coef=0.0, value_network="copy",
+                logstd_init=-0.5, normalize_observations=True, normalize_rewards=True)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "all": dict(log_interval=100),
         "classic_control": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:3e-3", ent_coef=0.0, value_network="copy",
                                 normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=16, lam=0.95, lr="linear:1e-3", ent_coef=0.0, value_network="copy",
-                       logstd_init=-0.5, normalize_observations=True, normalize_rewards=True),
+        "mujoco": _PHYSICS,
+        "box2d": _PHYSICS,
         "atari": dict(network="cnn", lr="linear:2e-3"),
     },
     "baselines": {

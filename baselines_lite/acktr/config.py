@@ -48,13 +48,16 @@ class Config(ActorCriticConfig):
         layers_of(policy)
 
 
+# Without momentum and with a rate that the clip always cuts down, each step is as long as the clip allows.
+_PHYSICS = dict(num_env=8, nsteps=128, lr="1.0", momentum=0.0, kfac_clip=0.01, stats_decay=0.95, inverse_every=1,
+                cold_iter=1, lam=0.97, standardize_advs=True, ent_coef=0.0, logstd_init=-0.5,
+                value_network="copy", normalize_observations=True, normalize_rewards=True)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, value_network="copy", normalize_rewards=True),
-        # Without momentum and with a rate that the clip always cuts down, each step is as long as the clip allows.
-        "mujoco": dict(num_env=8, nsteps=128, lr="1.0", momentum=0.0, kfac_clip=0.01, stats_decay=0.95, inverse_every=1,
-                       cold_iter=1, lam=0.97, standardize_advs=True, ent_coef=0.0, logstd_init=-0.5,
-                       value_network="copy", normalize_observations=True, normalize_rewards=True),
+        "mujoco": _PHYSICS,
+        "box2d": _PHYSICS,
         # Statistics come every fourth update: 0.96 of 25 of them reaches as far back as 0.99 of 100.
         "atari": dict(network="cnn", vf_coef=0.25, kfac_clip=0.002, damping=0.001, stats_decay=0.96, stats_every=4,
                       stats_examples=160, stats_positions=16, inverse_every=50),

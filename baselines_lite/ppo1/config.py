@@ -28,11 +28,14 @@ class Config(MinibatchConfig):
     target_kl: float = option(0.01, "objective=kl_adaptive: the KL that the weight is adapted to, nats", above=0)
 
 
+_PHYSICS = dict(num_env=1, nsteps=2048, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=32, nminibatches=4, noptepochs=10, lr="linear:1e-3",
                                 normalize_rewards=True),
-        "mujoco": dict(num_env=1, nsteps=2048, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True),
+        "mujoco": _PHYSICS,
+        "box2d": _PHYSICS,
         "atari": dict(network="cnn", value_network="shared", num_env=8, nsteps=128, nminibatches=4, noptepochs=4,
                       lr="linear:2.5e-4", cliprange="0.1", ent_coef=0.01, max_grad_norm=0.5),
     },

@@ -25,10 +25,13 @@ class Config(NaturalConfig):
     accept_ratio: float = option(0.1, "least improvement, as a fraction of what the gradient promises", low=0)
 
 
+_PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-0.5, normalize_observations=True, normalize_rewards=True)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=128, vf_minibatches=8, normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=256, logstd_init=-0.5, normalize_observations=True, normalize_rewards=True),
+        "mujoco": _PHYSICS,
+        "box2d": _PHYSICS,
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, vf_minibatches=8, fisher_every=2, max_kl=0.005),
     },
     "baselines": {

@@ -21,10 +21,13 @@ class Config(ValueFitConfig):
     lr: Schedule = option(Schedule("3e-4"), "Adam's learning rate for the policy", low=0)
 
 
+_PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=250, lr="1e-2", normalize_rewards=True),
-        "mujoco": dict(num_env=8, nsteps=256, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True),
+        "mujoco": _PHYSICS,
+        "box2d": _PHYSICS,
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, ent_coef=0.01),
     },
 }
