@@ -209,9 +209,14 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
             "peak_gib": max(m["peak_gib"] for m in mine)}
 
 
+EPOCH = {"sync": "epoch"}
 SCALING = {
     "ppo2-4": ppo("ppo2", num_env=8, steps=61_440, nsteps=256, nminibatches=4, noptepochs=10, target=0, **HALFCHEETAH),
     "ppo2-32": WORKLOADS["ppo2-halfcheetah-8"],
+    "ppo2-32-epoch": dataclasses.replace(WORKLOADS["ppo2-halfcheetah-8"],
+                                         flags=WORKLOADS["ppo2-halfcheetah-8"].flags | EPOCH),
+    "ppo2-cartpole": ppo("ppo2", "CartPole-v1", 8, 204_800, 32, 4, 10, 0),  # as its preset has it
+    "ppo2-cartpole-epoch": ppo("ppo2", "CartPole-v1", 8, 204_800, 32, 4, 10, 0, flags=EPOCH),
     "ppo2-pong": WORKLOADS["ppo2-pong"],
     "ppo2-pong-bfloat16": WORKLOADS["ppo2-pong-bfloat16"],
     "ppo1": WORKLOADS["ppo1-halfcheetah-1"],
