@@ -5,6 +5,7 @@ import gc
 
 import gymnasium as gym
 import pytest
+import tensorflow as tf
 from gymnasium.vector import SyncVectorEnv
 
 from baselines_lite import UserError, evaluate, ppo2, registry
@@ -79,3 +80,23 @@ def test_after_a_fault_only_what_was_made_here_is_closed(error, uncompiled):
 def test_an_env_object_cannot_be_several():
     with pytest.raises(UserError, match="num_env=8 is for an environment's id or factory: an Env object is one"):
         ppo2.learn(gym.make("CartPole-v1"), 100, num_env="8")
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_tensorflow_is_given_no_rate_as_a_number(name, uncompiled, monkeypatch):
+    """It keeps what it makes of each Python number, 760 bytes, to the end of the process."""
+    numbers, rates, constant = set(), [], tf.constant
+
+    def rate(remaining):
+        rates.append(1e-3 + remaining / 7919)
+        return rates[-1]
+
+    def seen(value, *arguments, **named):
+        numbers.update([value] if isinstance(value, float) else ())
+        return constant(value, *arguments, **named)
+
+    monkeypatch.setattr(tf, "constant", seen)
+    option = {"npg": "vf_lr", "trpo_mpi": "vf_lr", "ddpg": "actor_lr"}.get(name, "lr")
+    env = "Pendulum-v1" if name == "ddpg" else "CartPole-v1"
+    registry.find(name).learn(env, 96, **SHORT[name] | {option: rate}, print_interval=1e9)
+    assert len(rates) > 2 and not numbers & set(rates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from baselines_lite.common.optim.mpi_optimizer import MpiOptimizer
@@ -24,7 +25,7 @@ class GradientStep:
 
     def __call__(self, lr: float, *inputs: Any) -> tuple:
         """Takes a step; (figures averaged over ranks, with the norm of the averaged gradient; *more)."""
-        return self._whole(tf.constant(lr, self.optimizer.dtype), *inputs)
+        return self._whole(tf.constant(np.asarray(lr), self.optimizer.dtype), *inputs)  # Python's floats it would keep
 
     def _average_and_step(self, lr: tf.Tensor, *inputs: Any) -> tuple:
         g, figures, *more = self._gradient(*inputs)

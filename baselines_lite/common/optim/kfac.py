@@ -132,7 +132,7 @@ class Kfac(Stateful):
         self.inverter.poll()
         if warm and self.accumulated and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
             self.inverter.refresh(self.factors)
-        nu, inner, taken = self._step(g, tf.constant(lr, self.policy.dtype), warm)
+        nu, inner, taken = self._step(g, tf.constant(np.asarray(lr), self.policy.dtype), warm)
         self._left_out += not taken
         if flawless and self.skipped and self.comm.rank == 0:
             warnings.warn(f"KFAC left out a gradient, statistics or inverses that were not finite, in update "
@@ -159,7 +159,7 @@ class Kfac(Stateful):
         spots = tf.constant(spots, self.policy.dtype)
         new = average(self.comm, self.comm.together(lambda: self._statistics(data, spots)))
         decay = min(self.stats_decay, 1.0 - 1.0 / (self.accumulated + 1))  # a plain mean at first
-        merged = bool(self._merge(new, tf.constant(decay, self.policy.dtype)))
+        merged = bool(self._merge(new, tf.constant(np.asarray(decay), self.policy.dtype)))
         self.accumulated += merged
         self._left_out += not merged
 

@@ -78,7 +78,7 @@ class Minibatches(Stateful):
             means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
         else:
             each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
-            total, count = self._update(tf.constant(lr, dtype), data, tf.constant(indices), each, constants)
+            total, count = self._update(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each, constants)
             means = total.numpy() / count.numpy()
         return dict(zip(self.stats, means.tolist(), strict=True))
 
