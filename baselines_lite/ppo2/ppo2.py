@@ -46,7 +46,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
     """
     with Experiment(__package__, Config, PRESETS, env, total_timesteps, options) as exp:
         cfg, run, comm, policy = exp.config, exp.run, exp.comm, exp.policy
-        optimizer = MpiAdam(policy.trainable_variables, comm if cfg.sync == "step" else Comm(),
+        optimizer = MpiAdam(policy.trainable_variables, Comm() if cfg.sync == "epoch" and comm.size > 1 else comm,
                             epsilon=cfg.adam_epsilon, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg, comm, stream(run.seed, "shuffle", exp.noise_rank))
         collector = exp.collector()
@@ -89,7 +89,8 @@ class Update(Stateful):
         self.length = cfg.sequence_length() if policy.recurrent else 1
         parts = policy, optimizer, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS
         self.minibatches = (Minibatches(*parts, cfg.target_kl and ("approxkl", 1.5 * cfg.target_kl))
-                            if cfg.sync == "step" else LocalMinibatches(*parts, comm=comm, epochs=cfg.epochs_at_once))
+                            if optimizer.comm.size == comm.size else  # each rank has an optimizer of its own:
+                            LocalMinibatches(*parts, comm=comm, epochs=cfg.epochs_at_once))
 
     def __call__(self, rollout: Rollout, advs: np.ndarray, returns: np.ndarray, remaining: float) -> dict[str, float]:
         """Steps the parameters on a rollout; returns the mean of STATS over the minibatches, and the rates used."""

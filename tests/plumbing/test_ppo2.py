@@ -123,7 +123,7 @@ def test_advantages_found_anew_before_each_epoch(comm):
 
 def test_ranks_that_step_alone_and_meet_after_each_epoch():
     """With a rank whose numbers are other ones, known beforehand: what each then has is their mean, moments too."""
-    cfg = Config(nminibatches=4, noptepochs=3, sync="epoch")
+    cfg = Config(nminibatches=4, noptepochs=3, sync="epoch", adv_moments="rank")
 
     class WithAnother(TwoAlike):
         """The other rank's parameters and moments are a tenth larger, and its figures."""
@@ -131,8 +131,8 @@ def test_ranks_that_step_alone_and_meet_after_each_epoch():
         def mean(self, array):
             return 1.05 * array
 
-    policy, adam, update = setting(cfg, comm=Comm())
-    update.minibatches.comm = WithAnother()
+    policy, adam, _ = setting(cfg)
+    update = Update(policy, adam, cfg, WithAnother(), np.random.default_rng(7))
     twin, same_adam, alone = setting(dataclasses.replace(cfg, noptepochs=1, sync="step"))
     indices = update.shuffle(T * N)
     update.shuffle = lambda _: indices

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from baselines_lite.common.networks.flat import get_flat, set_flat
+from baselines_lite.common.networks.flat import flatten, get_flat, set_flat, unflatten
 from baselines_lite.common.optim.losses import Batch
 from baselines_lite.common.optim.minibatch import Minibatches
 from baselines_lite.common.optim.mpi_optimizer import MpiOptimizer
 from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.system.compiled import Compiled
 from baselines_lite.common.system.mpi import Comm
 
 
@@ -27,6 +28,7 @@ class LocalMinibatches(Minibatches):
         super().__init__(policy, optimizer, *arguments)
         self.comm, self.epochs = comm, epochs
         self.averaged = [*optimizer.variables, *tf.nest.flatten([getattr(optimizer, name) for name in optimizer.STATE])]
+        self._meet = Compiled(self.meet, xla=False)
         set_flat(optimizer.variables, comm.broadcast(get_flat(optimizer.variables)))
 
     def __call__(self, data: Batch, indices: np.ndarray, lr: float, constants: Sequence[float] = (),
@@ -36,6 +38,13 @@ class LocalMinibatches(Minibatches):
         for epoch in np.split(np.arange(len(indices)), self.epochs):
             each = {name: array[epoch] for name, array in (per_minibatch or {}).items()}
             found.append(super().__call__(data, indices[epoch], lr, constants, each))
-            set_flat(self.averaged, self.comm.mean(get_flat(self.averaged)))
+            self._meet()
         means = self.comm.mean(np.mean([[stats[name] for name in self.stats] for stats in found], axis=0))
         return dict(zip(self.stats, means.tolist(), strict=True))
+
+    def meet(self) -> None:
+        """Parameters and moments become their means over ranks, in one Allreduce."""
+        own = flatten(self.averaged)
+        mean = tf.ensure_shape(tf.numpy_function(lambda array: self.comm.mean(array), [own], own.dtype), own.shape)
+        for variable, part in zip(self.averaged, unflatten(mean, self.averaged), strict=True):
+            variable.assign(part)
