@@ -26,8 +26,7 @@ from benchmarks.results import RESULTS, curve_of, scores_of, table
 from benchmarks.suites import SUITES
 
 THIN = 4  # every so manieth point of a curve is kept
-SCALES = {task.env: (task.random, task.reference) for suite in SUITES.values() for task in suite.values()
-          if task.reference is not None}
+SCALED = {task.env: task for suite in SUITES.values() for task in suite.values() if task.reference is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +65,7 @@ def page(name: str, algorithm: str, runs: Mapping[str, Mapping[str, Any]],
          scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """The README of a comparison; `runs` has one run of each recipe."""
     envs = list(dict.fromkeys(env for by_env in scores.values() for env in by_env))
-    scaled = all(env in SCALES for env in envs)
+    scaled = all(env in SCALED for env in envs)
     body = [[recipe, *(cell(np.array(by_env.get(env, ()))) for env in envs), *([worst(by_env)] if scaled else [])]
             for recipe, by_env in scores.items()]
     told = []
@@ -83,10 +82,7 @@ def page(name: str, algorithm: str, runs: Mapping[str, Mapping[str, Any]],
 
 def worst(by_env: Mapping[str, Sequence[float]]) -> str:
     """The lowest mean on the scale from random actions to what is published, and where."""
-    found = {}
-    for env, own in by_env.items():
-        low, high = SCALES[env]
-        found[env] = (np.mean(own) - low) / (high - low)
+    found = {env: SCALED[env].normalised(np.mean(own)) for env, own in by_env.items()}
     least = min(found, key=found.__getitem__)
     return f"{found[least]:.2f} ({least})"
 

@@ -91,8 +91,9 @@ def cell(scores: np.ndarray) -> str:
 def title(suite: str, task: str) -> str:
     """What a task of a suite is called: its environment, and its own name where others have that environment too."""
     env = SUITES[suite][task].env
-    alone, env = [other.env for other in SUITES[suite].values()].count(env) == 1, env.rpartition(":")[2]
-    return env if alone else f"{task}: {env}"
+    shared = sum(other.env == env for other in SUITES[suite].values()) > 1
+    name = env.rpartition(":")[2]
+    return f"{task}: {name}" if shared else name
 
 
 def steps(count: float) -> str:
@@ -168,8 +169,7 @@ def normalised(suite: str, runs: Runs) -> dict[str, np.ndarray]:
     found = {}
     for alg in chosen:
         seeds = min(len(runs[n][alg]) for n in names)
-        columns = [(of_kind(runs[n][alg], "last100")[:seeds] - SUITES[suite][n].random)
-                   / (SUITES[suite][n].reference - SUITES[suite][n].random) for n in names]
+        columns = [SUITES[suite][n].normalised(of_kind(runs[n][alg], "last100")[:seeds]) for n in names]
         found[alg] = np.stack(columns, axis=1)
     return found
 

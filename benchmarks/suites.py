@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 DISCRETE = ("vpg", "npg", "trpo_mpi", "ppo1", "ppo2", "a2c", "acktr", "acer", "deepq")
 CONTINUOUS = ("vpg", "npg", "trpo_mpi", "ppo1", "ppo2", "a2c", "acktr", "ddpg")
 
@@ -34,6 +36,10 @@ class Task:
     ranks: int = 1
     goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
     by: str = "last100"
+
+    def normalised(self, score: float | np.ndarray) -> float | np.ndarray:
+        """Scores on the scale from `random`, 0, to `reference`, 1."""
+        return (score - self.random) / (self.reference - self.random)
 
     def flags_of(self, algorithm: str) -> dict[str, str]:
         """The flags of an algorithm's runs."""

@@ -25,7 +25,7 @@ class GradientStep:
 
     def __call__(self, lr: float, *inputs: Any) -> tuple:
         """Takes a step; (figures averaged over ranks, with the norm of the averaged gradient; *more)."""
-        return self._whole(tf.constant(np.asarray(lr), self.optimizer.dtype), *inputs)  # Python's floats it would keep
+        return self._whole(tf.constant(np.asarray(lr), self.optimizer.dtype), *inputs)  # TF keeps each float for ever
 
     def _average_and_step(self, lr: tf.Tensor, *inputs: Any) -> tuple:
         g, figures, *more = self._gradient(*inputs)

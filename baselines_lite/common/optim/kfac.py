@@ -132,6 +132,7 @@ class Kfac(Stateful):
         self.inverter.poll()
         if warm and self.accumulated and (self.inverter.inverses is None or self.updates % self.inverse_every == 0):
             self.inverter.refresh(self.factors)
+        # As arrays here and below: what TensorFlow makes of a Python number it keeps for ever, by its value.
         nu, inner, taken = self._step(g, tf.constant(np.asarray(lr), self.policy.dtype), warm)
         self._left_out += not taken
         if flawless and self.skipped and self.comm.rank == 0:

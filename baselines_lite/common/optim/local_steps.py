@@ -45,6 +45,6 @@ class LocalMinibatches(Minibatches):
     def meet(self) -> None:
         """Parameters and moments become their means over ranks, in one Allreduce."""
         own = flatten(self.averaged)
-        mean = tf.ensure_shape(tf.numpy_function(lambda array: self.comm.mean(array), [own], own.dtype), own.shape)
+        mean = tf.ensure_shape(tf.numpy_function(self.comm.mean, [own], own.dtype), own.shape)
         for variable, part in zip(self.averaged, unflatten(mean, self.averaged), strict=True):
             variable.assign(part)
