@@ -25,7 +25,6 @@ from baselines_lite.common.experiment.logger import provenance
 from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import rules_of
-from baselines_lite.common.system.tf_setup import SMALL
 from baselines_lite.common.system.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -99,7 +98,7 @@ class Job:
         Raises UserError where several ranks have no mpirun.
         """
         more = {"log_path": str(folder), "resume": "auto", "print_interval": "30"}
-        if self.resolved().config.network not in SMALL:  # more threads would slow that down
+        if not self.resolved().small:
             more["threads"] = str(max(1, cores // self.ranks))
         launch = [mpirun(), "-np", str(self.ranks)] if self.ranks > 1 else []
         return [*launch, *START, *self.arguments, *(f"--{k}={v}" for k, v in more.items() if k not in self.flags)]

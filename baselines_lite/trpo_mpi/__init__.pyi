@@ -164,8 +164,8 @@ def learn(
         such a policy may stall)
     save_video_interval: environment steps of rank 0 between two recorded videos; 0: none
     save_video_length: steps per recorded video
-    threads: compute threads per rank (default: 1 for an mlp, which more threads slow down, else the host's cores shared
-        among its ranks)
+    threads: compute threads per rank (default: 1 for a small mlp, which more threads slow down, else the host's cores
+        shared among its ranks)
     vec: where environments run: 'sync' in this process, 'async' in worker processes, 'native' in the id's own vector
         environment (default: native for Atari, else sync)
     dtype: arithmetic of convolutional networks; weights, losses and the optimizer stay float32

@@ -87,6 +87,16 @@ def test_a_presets_network_options_are_for_its_own_network():
     assert not resolve(trpo.Config, trpo.PRESETS, "mujoco", values).network_options
 
 
+@pytest.mark.parametrize(("name", "family", "values", "small"), [
+    ("ppo2", "mujoco", {}, True), ("ddpg", "mujoco", {}, False), ("ddpg", "mujoco", {"sizes": "64,64"}, True),
+    ("ddpg", "mujoco", {"sizes": "400"}, True), ("ddpg", "mujoco", {"batch_size": 32}, True),
+    ("deepq", "classic_control", {"sizes": "512,512", "batch_size": 32}, True), ("ppo2", "mujoco", {"num_hidden": 512},
+    False), ("ppo2", "atari", {}, False), ("ppo2", "mujoco", {"network": "lstm"}, True)])
+def test_several_threads_are_for_what_gains_from_them(name, family, values, small):
+    algorithm = registry.find(name)
+    assert resolve(algorithm.Config, algorithm.PRESETS, family, values).small == small
+
+
 def test_a_preset_may_scale_rewards():
     deepq = registry.find("deepq")
     for values, expected in (({}, 0.01), ({"reward_scale": 1}, 1.0), ({"preset": "baselines"}, 1.0)):

@@ -131,7 +131,7 @@ class Experiment(Report):
         self.atari: AtariOptions | None = None  # how games are played, settled
         if isinstance(env, VectorEnv) and self.config.num_env != env.num_envs:
             raise UserError(f"num_env={self.config.num_env}, but the vector environment has {env.num_envs}")
-        self.wanted_threads = self.run.threads or tf_setup.threads_for(self.config.network, self.comm)
+        self.wanted_threads = self.run.threads or tf_setup.threads_for(resolved.small, self.comm)
         self.threads = tf_setup.setup(self.comm, self.wanted_threads)  # those that TensorFlow has
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)

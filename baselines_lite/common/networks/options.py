@@ -8,6 +8,8 @@ import re
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import Text, option
 
+SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down, but for a large mlp
+
 # What `--network` may be. `--help` lists the options of the networks named here.
 FEED_FORWARD = "network: mlp, cnn, cnn_small, conv_only, or module:function of one's own"
 WITH_MEMORY = ("network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm, cnn_lnlstm, or module:function of "
@@ -38,6 +40,11 @@ class MlpOptions:
     sizes: Sizes | None = option(None, "units of each hidden layer, such as 400,300, in place of the two above")
     activation: str = option("tanh", "activation of the hidden layers", choices=("tanh", "relu", "elu"))
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
+
+    @property
+    def units(self) -> list[int]:
+        """Of each hidden layer."""
+        return self.sizes.layers if self.sizes else [self.num_hidden] * self.num_layers
 
 
 class Convs(Text):

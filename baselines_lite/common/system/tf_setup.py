@@ -14,8 +14,6 @@ from collections.abc import Iterator
 
 from baselines_lite.common.system.mpi import Comm
 
-SMALL = ("mlp", "lstm", "lnlstm")  # networks that more than one thread slows down
-
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
@@ -53,9 +51,9 @@ def threads_per_rank(comm: Comm) -> int:
     return cores if bound_by_launcher else max(1, cores // comm.local_size)
 
 
-def threads_for(network: str, comm: Comm) -> int:
-    """The threads that a rank computes with unless it is told otherwise: 1 for a small network."""
-    return 1 if network in SMALL else threads_per_rank(comm)
+def threads_for(small: bool, comm: Comm) -> int:
+    """The threads that a rank computes with unless it is told otherwise: 1 for what is small."""
+    return 1 if small else threads_per_rank(comm)
 
 
 def limited_pools(threads: int) -> contextlib.AbstractContextManager:
