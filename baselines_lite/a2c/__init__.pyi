@@ -28,6 +28,7 @@ def learn(
     value_network: Literal["shared", "copy"] = "shared",
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap",
     streams: Literal["rank", "same"] = "rank",
+    stagger: bool = True,
     statistics: Literal["global", "rank"] = "global",
     lam: float = 1.0,
     ent_coef: float = 0.01,
@@ -109,6 +110,8 @@ def learn(
     time_limit: a truncated episode's value: 'bootstrap' from its final observation, or 'terminal' as the original,
         which takes a time limit for death
     streams: noise and shuffling of each rank: its own, or the 'same' on all as the original
+    stagger: shorten first episodes that a time limit ends, each by another share, so that environments do not stay in
+        step
     statistics: normalisation statistics of all ranks or each rank's own
     lam: GAE's lambda; 1: n-step returns
     ent_coef: weight of the entropy bonus

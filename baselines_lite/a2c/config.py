@@ -42,7 +42,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "atari": dict(network="cnn", lr="linear:2e-3"),
     },
     "baselines": {
-        "all": dict(num_env=1, time_limit="terminal", statistics="rank", streams="same", action_scale=False),
+        "all": dict(num_env=1, time_limit="terminal", stagger=False, statistics="rank", streams="same",
+                    action_scale=False),
         "mujoco": dict(normalize_observations=True, normalize_rewards=True),
         "atari": dict(network="cnn", num_env=16),
     },

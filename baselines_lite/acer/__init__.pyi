@@ -28,6 +28,7 @@ def learn(
     value_network: Literal["shared", "copy"] = "shared",
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap",
     streams: Literal["rank", "same"] = "rank",
+    stagger: bool = True,
     lr: str | float | Callable[[float], float] = "linear:7e-4",
     rms_decay: float = 0.99,
     rms_epsilon: float = 1e-05,
@@ -111,6 +112,8 @@ def learn(
     time_limit: a truncated episode's value: 'bootstrap' from its final observation, or 'terminal' as the original,
         which takes a time limit for death
     streams: noise and shuffling of each rank: its own, or the 'same' on all as the original
+    stagger: shorten first episodes that a time limit ends, each by another share, so that environments do not stay in
+        step
     lr: RMSProp's learning rate
     rms_decay: decay of RMSProp's mean square
     rms_epsilon: RMSProp's epsilon, inside the root

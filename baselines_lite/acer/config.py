@@ -56,7 +56,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "atari": dict(network="cnn", lr="2e-3", max_grad_norm=0.5, replay_start=1000),
     },
     "baselines": {
-        "all": dict(num_env=1, time_limit="terminal", streams="same"),
+        "all": dict(num_env=1, time_limit="terminal", stagger=False, streams="same"),
         "atari": dict(network="cnn", lr="7e-4", num_env=16),
     },
 }

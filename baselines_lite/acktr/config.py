@@ -63,8 +63,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                       stats_examples=160, stats_positions=16, inverse_every=50),
     },
     "baselines": {
-        "all": dict(num_env=1, nsteps=20, time_limit="terminal", statistics="rank", streams="same", inverse_every=1,
-                    asynchronous=True, vf_fisher_coef=4.0, action_scale=False),
+        "all": dict(num_env=1, nsteps=20, time_limit="terminal", stagger=False, statistics="rank", streams="same",
+                    inverse_every=1, asynchronous=True, vf_fisher_coef=4.0, action_scale=False),
         "mujoco": dict(nsteps=2500, value_network="copy", normalize_observations=True, normalize_rewards=True),
         "atari": dict(network="cnn", num_env=32),
     },

@@ -81,20 +81,24 @@ def test_statistics_are_frozen_during_a_rollout_and_count_every_observation_once
 
 def test_episode_tracker_against_a_naive_one():
     rng = np.random.default_rng(0)
-    tracker, naive, seen = EpisodeTracker(3), [[0.0, 0] for _ in range(3)], []
+    late = np.array([True, False, True])
+    tracker, naive, seen = EpisodeTracker(3, late), [[0.0, 0] for _ in range(3)], []
     for _ in range(5):
         rewards, dones = rng.normal(size=(20, 3)), rng.random((20, 3)) < 0.2
-        expected = []
+        cut = dones & (rng.random((20, 3)) < 0.8)
+        expected, steps = [], []
         for t in range(20):
             for n in range(3):
                 naive[n][0] += rewards[t, n]
                 naive[n][1] += 1
                 if dones[t, n]:
-                    expected.append(tuple(naive[n]))
-                    naive[n] = [0.0, 0]
-        found = tracker.finished(rewards, dones, 10.0, 12.0)
+                    if not (late[n] and cut[t, n]):  # a first episode that is cut short is no whole one
+                        expected.append(tuple(naive[n]))
+                        steps.append(t)
+                    naive[n], late[n] = [0.0, 0], False
+        found = tracker.finished(rewards, dones, cut, 10.0, 12.0)
         np.testing.assert_allclose([(e.r, e.l) for e in found], expected)
-        assert [e.step for e in found] == np.nonzero(dones)[0].tolist()
+        assert [e.step for e in found] == steps
         assert all(10 < e.t <= 12 for e in found)
         seen += found
     window = EpisodeWindow()

@@ -35,18 +35,24 @@ def in_order(per_rank: Iterable[list[Episode]]) -> list[Episode]:
 
 
 class EpisodeTracker(Stateful):
-    """Turns one rank's raw rewards, of whole rollouts or single steps, into finished episodes."""
+    """Turns one rank's raw rewards, of whole rollouts or single steps, into finished episodes.
 
-    STATE = ("_returns", "_lengths")
+    First episodes of environments that are `late` [N], whose time limits come early, do not count if these end them.
+    """
 
-    def __init__(self, num_env: int) -> None:
+    STATE = ("_returns", "_lengths", "_late")
+
+    def __init__(self, num_env: int, late: np.ndarray | None = None) -> None:
         self._returns = np.zeros(num_env)
         self._lengths = np.zeros(num_env, np.int64)
+        self._late = np.zeros(num_env, bool) if late is None else late.copy()
 
-    def finished(self, rewards: np.ndarray, dones: np.ndarray, start: float, end: float) -> list[Episode]:
+    def finished(self, rewards: np.ndarray, dones: np.ndarray, cut: np.ndarray, start: float, end: float
+                 ) -> list[Episode]:
         """The episodes that ended in a rollout of raw rewards [T, N], by step, then environment.
 
-        The rollout lasted from `start` to `end` seconds; an episode's own time is interpolated between them.
+        `cut` [T, N]: by a time limit. The rollout lasted from `start` to `end` seconds; an episode's own time is
+        interpolated between them.
         """
         T = len(rewards)
         episodes = []
@@ -54,8 +60,9 @@ class EpisodeTracker(Stateful):
         for t, n in zip(*np.nonzero(dones), strict=True):
             total = self._returns[n] + rewards[begin[n] : t + 1, n].sum(dtype=np.float64)
             length = self._lengths[n] + t + 1 - begin[n]
-            episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T, int(t)))
-            self._returns[n], self._lengths[n], begin[n] = 0.0, 0, t + 1
+            if not (self._late[n] and cut[t, n]):
+                episodes.append(Episode(float(total), int(length), start + (end - start) * (t + 1) / T, int(t)))
+            self._returns[n], self._lengths[n], self._late[n], begin[n] = 0.0, 0, False, t + 1
         self._returns += rewards.sum(axis=0, dtype=np.float64, where=np.arange(T)[:, None] >= begin)
         self._lengths += T - begin
         return episodes

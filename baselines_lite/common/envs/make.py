@@ -7,6 +7,7 @@ import difflib
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +28,31 @@ class DropInfo(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, _ = self.env.step(action)
         return obs, reward, terminated, truncated, {}
+
+
+class Staggered(gym.wrappers.TimeLimit):
+    """A time limit of which an episode after a reset with a seed has the share `age` behind it: see `staggered`."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's."""
+        found = super().reset(seed=seed, options=options)
+        if seed is not None:
+            self._elapsed_steps = int(self.age * self._max_episode_steps)
+        return found
+
+
+def staggered(factory: Callable[[], gym.Env], age: float) -> gym.Env:
+    """An environment of which the first episode, if a time limit ends it, is shorter by the share `age`, 0 <= age < 1.
+
+    Environments that begin together, and all run into the same limit, stay in step for ever, so that rollouts of 256
+    steps see one quarter of the episode, then the next. ppo2 on Swimmer, 32 environments: 43 in step, 113 staggered.
+    """
+    env = layer = factory()
+    while isinstance(layer, gym.Wrapper):
+        if type(layer) is gym.wrappers.TimeLimit:
+            layer.__class__, layer.age = Staggered, age  # in its place: a layer more would take time at each step
+        layer = layer.env
+    return env
 
 
 def family_of(spec: EnvSpec | None) -> str:

@@ -7,7 +7,8 @@ ignores its action and returns that observation. DISABLED, where the caller rese
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_all_start_methods
 from typing import Any
 
@@ -19,7 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked, Lent, misfit
-from baselines_lite.common.envs.make import family_of, find_spec, make_one
+from baselines_lite.common.envs.make import family_of, find_spec, make_one, staggered
 from baselines_lite.common.envs.workers import InProcess, in_workers
 from baselines_lite.common.system.errors import UserError
 
@@ -39,14 +40,16 @@ def name_of(env: EnvLike) -> str:
 
 
 def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, render_mode: str | None = None,
-                 verbose: bool = False, atari: AtariOptions | None = None, threads: int = 1) -> VectorEnv:
+                 verbose: bool = False, atari: AtariOptions | None = None, threads: int = 1,
+                 ages: Sequence[float] | None = None) -> VectorEnv:
     """`num_env` copies of an id, of `module:Id`, of a spec or of a factory; or an Env or VectorEnv.
 
     vec: "sync" steps them in this process, one after the other, which suits environments of up to some hundred
     microseconds a step; "async" in worker processes; "native" is the vector environment that the id itself brings, with
     so many `threads` for Atari games, which are always native. With a render_mode, environments live in worker
-    processes. A VectorEnv must say its autoreset mode; any of the three will do. Raises UserError for what cannot be
-    made or used.
+    processes. A VectorEnv must say its autoreset mode; any of the three will do. `ages` [num_env] are shares of their
+    time limits that first episodes have behind them, where we make single environments; see make.staggered. Raises
+    UserError for what cannot be made or used.
     """
     if render_mode is not None:
         video.prepare()
@@ -85,12 +88,13 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
             return Checked(env())
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
+    factories = [partial(staggered, factory, age) for age in ages] if ages is not None else [factory] * num_env
     if render_mode is not None:
-        return in_workers([factory] * num_env)
+        return in_workers(factories)
     if vec == "async":
-        return in_workers([factory] * num_env, "forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+        return in_workers(factories, "forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     # copy=False: the Collector copies each observation once, into the rollout.
-    return InProcess([factory] * num_env, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    return InProcess(factories, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def make_native(spec: EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:

@@ -99,6 +99,8 @@ class RolloutConfig:
                              choices=("bootstrap", "terminal"))
     streams: str = option("rank", "noise and shuffling of each rank: its own, or the 'same' on all as the original",
                           choices=("rank", "same"))
+    stagger: bool = option(True, "shorten first episodes that a time limit ends, each by another share, so that "
+                           "environments do not stay in step")
     uses_budget: ClassVar[bool] = False  # whether anything but schedules depends on how much of the budget remains
     statistics: ClassVar[str] = "global"  # an ActorCriticConfig offers the choice
 
@@ -111,6 +113,12 @@ class RolloutConfig:
     def step_batch(self) -> int:
         """Samples per rank and gradient step."""
         return self.nbatch
+
+    def ages(self, rank: int, ranks: int) -> list[float] | None:
+        """The shares of their time limits that first episodes of a rank's environments have behind them; None: none."""
+        total = ranks * self.num_env
+        first = rank * self.num_env
+        return [n / total for n in range(first, first + self.num_env)] if self.stagger and total > 1 else None
 
     def describe_batch(self, ranks: int) -> str:
         """What an update of all ranks is made of, for the start of a run."""
@@ -148,6 +156,9 @@ class ReplayConfig:
     def step_batch(self) -> int:
         """Samples per rank and gradient step."""
         return self.batch_size
+
+    def ages(self, rank: int, ranks: int) -> None:
+        """As RolloutConfig's: none, since what is drawn from a buffer is of all ages."""
 
     def describe_batch(self, ranks: int) -> str:
         """What a gradient step of all ranks is made of, for the start of a run."""

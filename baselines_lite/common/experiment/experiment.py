@@ -118,8 +118,7 @@ class Experiment(Report):
         values = self.comm.together(lambda: resume.with_given(values, facts))
         return values | {"log_path": folder, "resume": folder}, facts
 
-    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: EnvLike,
-                 values: dict[str, Any]) -> None:
+    def _prepare(self, config_type: type, presets: Mapping[str, Any], env: EnvLike, values: dict[str, Any]) -> None:
         spec = spec_of(env)
         self.family = family_of(spec)
         self.env_name = env if isinstance(env, str) else spec.id if spec is not None else name_of(env)
@@ -135,18 +134,20 @@ class Experiment(Report):
         self.threads = tf_setup.setup(self.comm, self.wanted_threads)  # those that TensorFlow has
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)
+        given = isinstance(env, gym.Env | VectorEnv)
+        self.ages = None if given else self.config.ages(self.comm.rank, self.comm.size)
 
         def make(num_env: int = self.config.num_env, atari: AtariOptions | None = resolved.atari,
-                 render_mode: str | None = "rgb_array" if videos else None) -> VectorEnv:
+                 render_mode: str | None = "rgb_array" if videos else None, ages: Any = self.ages) -> VectorEnv:
             return make_vec_env(env, num_env, vec=self.run.vec, render_mode=render_mode, verbose=self.run.verbose,
-                                atari=atari, threads=self.threads)
+                                atari=atari, threads=self.threads, ages=ages)
 
         venv = make()
         if self.family == "atari":
             from baselines_lite.common.envs.atari import AtariGames  # loads the emulator: for its games only
 
             self.atari = venv.options if isinstance(venv, AtariGames) else None  # None: set up by others
-        self.venv = self.environments = Continued(venv, None if isinstance(env, VectorEnv | gym.Env) else make)
+        self.venv = self.environments = Continued(venv, None if given else make)
         cfg = self.config
         self.policy = self._make_policy(self, resolved.network_options)
         if hasattr(cfg, "check_policy"):
@@ -159,7 +160,7 @@ class Experiment(Report):
         self.planned_updates = self.run.num_timesteps // self.batch
         self.renew_every = max(1, self.planned_updates // 20, -(-RENEW_AFTER // cfg.nsteps))  # updates
         self.evaluations = Evaluations(
-            self.policy, self.comm, self.run, self.planned_updates, env, partial(make, render_mode=None)
+            self.policy, self.comm, self.run, self.planned_updates, env, partial(make, render_mode=None, ages=None)
         ) if self.run.eval_interval else None
 
     def _follow_rank_0(self) -> None:
@@ -243,7 +244,8 @@ class Experiment(Report):
         self._collector = Collector(
             self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
             shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-            merge=cfg.statistics == "global", resumed=self.continuation.source is not None)
+            merge=cfg.statistics == "global", late=self.ages and np.array(self.ages) > 0,
+            resumed=self.continuation.source is not None)
         self.keep(collector=self._collector)
         return self._collector
 

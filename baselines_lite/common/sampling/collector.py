@@ -32,7 +32,8 @@ class Collector(Stateful):
 
     Reset seeds come from (seed, rank), those of `renew` from its argument too; action noise from (seed, noise_rank).
     `shape_rewards` makes the rewards to train on from raw ones; one that is not finite raises UserError on all ranks.
-    `cut_is_death` takes time limits for terminal states. Statistics are merged over `comm`'s ranks after each rollout
+    `cut_is_death` takes time limits for terminal states. `late` [N]: environments whose time limits come early in first
+    episodes, which do not count as finished then. Statistics are merged over `comm`'s ranks after each rollout
     unless `merge` is False. `resumed`: the environments are where they are to go on, and the rest is about to be
     restored.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
@@ -50,12 +51,12 @@ class Collector(Stateful):
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0,
                  noise_rank: int | None = None, merge: bool = True, cut_is_death: bool = False,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 resumed: bool = False) -> None:
+                 late: np.ndarray | None = None, resumed: bool = False) -> None:
         self.venv, self.policy, self.comm, self._seed = venv, policy, comm, seed
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
         self.shape_rewards, self._cut_is_death = shape_rewards, cut_is_death
-        self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+        self._next_step, self._late = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP, late
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
         self._start = time.perf_counter()
         self._time_env, self._complaint, self._taken = 0.0, "", 0  # steps of every environment in earlier rollouts
@@ -77,7 +78,7 @@ class Collector(Stateful):
     def _clear(self) -> None:
         self._firsts, self._dead = np.ones(self.num_env, bool), np.zeros(self.num_env, bool)
         self._state = self.policy.initial_state(self.num_env)
-        self._tracker = EpisodeTracker(self.num_env)
+        self._tracker = EpisodeTracker(self.num_env, self._late)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
@@ -107,10 +108,11 @@ class Collector(Stateful):
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
         normalize.update(raw, shaped, rows["dones"], self._statistics_comm)
+        cut = rows["dones"] & ~rows["terminated"]
         if self._cut_is_death:
             rows["terminated"] = rows["dones"]
         end = clock()
-        episodes = self._tracker.finished(rewards, over, start - self._start, end - self._start)
+        episodes = self._tracker.finished(rewards, over, cut, start - self._start, end - self._start)
         if beyond is not None:
             now = end - self._start
             for k, live in enumerate(beyond["live"]):
