@@ -6,7 +6,6 @@ An algorithm's config is a frozen dataclass of `option(...)` fields; see system/
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -298,9 +297,7 @@ class Resolved:
         """
         if self.config.network != "mlp":
             return self.config.network in SMALL
-        units = override(MlpOptions(), self.network_options).units
-        widest = max((a * b for a, b in itertools.pairwise(units)), default=0)
-        return widest < 256 * 256 or self.config.step_batch < 64
+        return override(MlpOptions(), self.network_options).most_weights < 256 * 256 or self.config.step_batch < 64
 
 
 def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, Any]]], family: str,

@@ -28,7 +28,6 @@ from baselines_lite.common.networks.options import (
     ConvOnlyOptions,
     Convs,
     LstmOptions,
-    MlpOptions,
     Sizes,
 )
 from baselines_lite.common.networks.recurrent import Recurrent
@@ -57,7 +56,7 @@ def mlp(size: int, *, rng: np.random.Generator, dtype: tf.DType = tf.float32, na
     `sizes` ("400,300") are the layers' units; without it there are num_layers of num_hidden each.
     """
     layers: list[Any] = []
-    for i, units in enumerate(MlpOptions(num_layers, num_hidden, sizes and Sizes(sizes)).units):
+    for i, units in enumerate(Sizes(sizes).layers if sizes else itertools.repeat(num_hidden, num_layers)):
         layers.append(Dense(size, units, rng=rng, dtype=dtype, name=f"{name}/{i}"))
         if layer_norm:
             layers.append(LayerNorm(units, dtype=dtype, name=f"{name}/ln{i}"))

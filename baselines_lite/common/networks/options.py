@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 
 from baselines_lite.common.system.errors import UserError
@@ -42,9 +43,11 @@ class MlpOptions:
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
 
     @property
-    def units(self) -> list[int]:
-        """Of each hidden layer."""
-        return self.sizes.layers if self.sizes else [self.num_hidden] * self.num_layers
+    def most_weights(self) -> int:
+        """Of a layer between two hidden ones; 0 if there is none."""
+        if self.sizes is None:
+            return self.num_hidden**2 if self.num_layers > 1 else 0
+        return max((a * b for a, b in itertools.pairwise(self.sizes.layers)), default=0)
 
 
 class Convs(Text):
