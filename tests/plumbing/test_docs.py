@@ -27,6 +27,13 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert not re.search(r":::|--8&lt;--|\\[(\[]|<script[^>]*src=.https?:", page), "nothing is left, or fetched"
 
 
+def test_code_that_is_to_be_copied_comes_whole():
+    """A file without its first lines, its imports, is not what one can copy."""
+    for page in (ROOT / "docs").rglob("*.md"):
+        for given in re.findall(r'--8<-- "([^"]*\.py[^"]*)"', page.read_text()):
+            assert (ROOT / given).is_file(), (page, given)
+
+
 def test_every_algorithm_has_a_page():
     nav = re.findall(r"^ +- (\w+): algorithms/(\w+).md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert nav == [(name, name) for name in registry.ALGORITHMS]

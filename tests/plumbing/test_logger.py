@@ -123,6 +123,33 @@ def test_a_tracker_of_ones_own_is_told_everything(main, uncompiled):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
 
 
+class Unreachable(Notes):
+    """A service that is gone."""
+
+    def row(self, figures, steps):
+        super().row(figures, steps)
+        raise ConnectionError("no route\nto host")
+
+
+class Locked(Notes):
+    """One that nobody may use."""
+
+    def start(self, title, config, resumed):
+        raise PermissionError("no key")
+
+
+def test_a_tracker_that_fails_costs_no_run(main, uncompiled):
+    Notes.told.clear()
+    run = ["--env=CartPole-v1", "--num_env=2", "--nsteps=8", "--nminibatches=2", "--noptepochs=1", "--num_timesteps=48",
+           "--log_path=r", "--track=tests.plumbing.test_logger:"]
+    done = main(*run[:-1], run[-1] + "Unreachable")
+    assert done.returncode == 0 and done.stdout.count("the tracker Unreachable failed after 16 steps, and the run goes "
+                                                      "on without it: ConnectionError: no route\n") == 1
+    assert len(Notes.told) == 2, "it is left alone then"
+    done = main(*run[:-1], run[-1] + "Locked")
+    assert (done.returncode, done.stderr) == (2, "error: the tracker Locked cannot start: PermissionError: no key\n")
+
+
 def test_wandb_is_told_by_its_own_names(monkeypatch, tmp_path):
     calls = []
     run = SimpleNamespace(id="abc", log=lambda figures, step: calls.append((step, figures)),

@@ -65,7 +65,7 @@ class Logger:
     def __init__(self, path: str | None, view: View, trackers: Sequence[Tracker] = (), resumed: bool = False,
                  evaluations: bool = False) -> None:
         self.path, self.view = None if path is None else Path(path), view
-        self._trackers, self._resumed = trackers, resumed
+        self._trackers, self._resumed = list(trackers), resumed
         self._columns: list[str] | None = None
         self._files: dict[str, TextIO] = {}
         if self.path is not None:
@@ -114,7 +114,12 @@ class Logger:
         if not self._resumed:
             self._config(values)
         for tracker in self._trackers:
-            tracker.start(self.view.title, json.loads(json.dumps(values, default=as_json)), self._resumed)
+            try:
+                tracker.start(self.view.title, json.loads(json.dumps(values, default=as_json)), self._resumed)
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(f"the tracker {type(tracker).__name__} cannot start: {told(error)}") from error
 
     def _config(self, values: Mapping[str, Any]) -> None:
         """Writes config.json: the resolved configuration beside versions, commit and command."""
@@ -173,14 +178,23 @@ class Logger:
             ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
 
     def _track(self, steps: int, cells: Mapping[str, Any]) -> None:
-        for tracker in self._trackers:
-            tracker.row({name: value for name, value in cells.items() if value is not None}, steps)
+        """Gives trackers what is known. One that fails, a service that is gone say, is left out from then on."""
+        for tracker in list(self._trackers):
+            try:
+                tracker.row({name: value for name, value in cells.items() if value is not None}, steps)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                self.say(f"the tracker {type(tracker).__name__} failed after {steps:,} steps, and the run goes on "
+                         f"without it: {told(error)}")
 
     def close(self) -> None:
         """Closes the files and the view."""
-        self.view.close()
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except Exception as error:
+                self.say(f"the tracker {type(tracker).__name__} could not be closed: {told(error)}")
+        self.view.close()
         for file in self._files.values():
             file.close()
 
@@ -207,6 +221,11 @@ class TensorBoard(Tracker):
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def told(error: Exception) -> str:
+    """An exception in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 TRACKERS = {"wandb": "baselines_lite.tools.wandb_tracker:Wandb"}
