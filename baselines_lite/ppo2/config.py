@@ -42,7 +42,7 @@ _BASELINES = dict(cliprange_vf="0.2", time_limit="terminal", stagger=False, adv_
                   streams="same", num_env=1, nsteps=2048, noptepochs=4, nminibatches=4, lr="3e-4",
                   value_network="shared", action_scale=False)
 
-# logstd_init: with 0 HalfCheetah reaches a third of the return, with -1 Swimmer half and Hopper less (README).
+# logstd_init: with 0 HalfCheetah reaches a third of the return, with -1 Swimmer half (benchmarks/README.md).
 _PHYSICS = dict(num_env=8, nsteps=256, nminibatches=32, noptepochs=10, lr="linear:3e-4", logstd_init=-0.5,
                 normalize_observations=True, normalize_rewards=True)
 

@@ -57,6 +57,29 @@ def test_what_is_cut_short_is_no_episode(tmp_path, stagger):
     assert lengths(tmp_path / "log") == [200] * (6 if stagger else 8)
 
 
+class CountsItself(gym.Env):
+    """One that cuts its episodes off itself, after 20 steps."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(2, np.float32), 1.0, False, self.steps == 20, {}
+
+
+@pytest.mark.parametrize(("env", "vec", "count"), [(CountsItself, None, 8), (CountsItself, "async", 8),
+                                                   ("Pendulum-v1", "async", 0)])
+def test_what_is_not_cut_short_counts(tmp_path, env, vec, count):
+    """An environment with no time limit of Gymnasium's is not staggered: its first episodes are whole."""
+    ppo2.learn(env, 4 * 50, log_path=str(tmp_path / "log"), vec=vec, **SMALL)
+    assert lengths(tmp_path / "log") == [20] * count
+
+
 def test_one_that_dies_counts_and_evaluation_is_not_staggered(tmp_path):
     for name, stagger in (("on", True), ("off", False)):
         vpg.learn("CartPole-v1", 4 * 50 * 4, num_env=4, nsteps=50, seed=0, stagger=stagger,

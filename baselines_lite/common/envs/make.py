@@ -31,13 +31,13 @@ class DropInfo(gym.Wrapper):
 
 
 class Staggered(gym.wrappers.TimeLimit):
-    """A time limit of which an episode after a reset with a seed has the share `age` behind it: see `staggered`."""
+    """A time limit of which an episode that a reset with a seed begins has `staggered_by` steps behind it."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As Gymnasium's."""
         found = super().reset(seed=seed, options=options)
         if seed is not None:
-            self._elapsed_steps = int(self.age * self._max_episode_steps)
+            self._elapsed_steps = self.staggered_by
         return found
 
 
@@ -49,8 +49,8 @@ def staggered(factory: Callable[[], gym.Env], age: float) -> gym.Env:
     """
     env = layer = factory()
     while isinstance(layer, gym.Wrapper):
-        if type(layer) is gym.wrappers.TimeLimit:
-            layer.__class__, layer.age = Staggered, age  # in its place: a layer more would take time at each step
+        if type(layer) is gym.wrappers.TimeLimit and (steps := int(age * layer._max_episode_steps)):
+            layer.__class__, layer.staggered_by = Staggered, steps  # in its place: one more layer would take time
         layer = layer.env
     return env
 

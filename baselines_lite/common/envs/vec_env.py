@@ -21,7 +21,7 @@ from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked, Lent, misfit
 from baselines_lite.common.envs.make import family_of, find_spec, make_one, staggered
-from baselines_lite.common.envs.workers import InProcess, in_workers
+from baselines_lite.common.envs.workers import InProcess, Workers, in_workers
 from baselines_lite.common.system.errors import UserError
 
 EnvLike = str | EnvSpec | gym.Env | VectorEnv | Callable[[], gym.Env]
@@ -95,6 +95,13 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
         return in_workers(factories, "forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     # copy=False: the Collector copies each observation once, into the rollout.
     return InProcess(factories, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def cut_early(venv: VectorEnv) -> np.ndarray:
+    """Which environments [N] have first episodes that a time limit, if it ends them, ends early: see make.staggered."""
+    base = venv.unwrapped
+    ours = isinstance(base, InProcess | Workers)
+    return np.array(base.call("has_wrapper_attr", "staggered_by") if ours else [False] * venv.num_envs)
 
 
 def make_native(spec: EnvSpec, num_env: int, render_mode: str | None) -> VectorEnv:

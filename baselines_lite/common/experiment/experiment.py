@@ -34,7 +34,7 @@ from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.envs.episode_stats import EpisodeWindow, in_order
 from baselines_lite.common.envs.make import family_of, with_kwargs
-from baselines_lite.common.envs.vec_env import EnvLike, make_vec_env, name_of, spec_of
+from baselines_lite.common.envs.vec_env import EnvLike, cut_early, make_vec_env, name_of, spec_of
 from baselines_lite.common.envs.workers import awaited, close, failed
 from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import PATHS, algorithm_name, check_alike, resolve, with_budget
@@ -135,10 +135,10 @@ class Experiment(Report):
         videos = self.run.save_video_interval > 0 and self.comm.rank == 0
         self._own_env = not isinstance(env, VectorEnv)
         given = isinstance(env, gym.Env | VectorEnv)
-        self.ages = None if given else self.config.ages(self.comm.rank, self.comm.size)
+        own_ages = None if given else self.config.ages(self.comm.rank, self.comm.size)
 
         def make(num_env: int = self.config.num_env, atari: AtariOptions | None = resolved.atari,
-                 render_mode: str | None = "rgb_array" if videos else None, ages: Any = self.ages) -> VectorEnv:
+                 render_mode: str | None = "rgb_array" if videos else None, ages: Any = own_ages) -> VectorEnv:
             return make_vec_env(env, num_env, vec=self.run.vec, render_mode=render_mode, verbose=self.run.verbose,
                                 atari=atari, threads=self.threads, ages=ages)
 
@@ -244,7 +244,7 @@ class Experiment(Report):
         self._collector = Collector(
             self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
             shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-            merge=cfg.statistics == "global", late=self.ages and np.array(self.ages) > 0,
+            merge=cfg.statistics == "global", late=cut_early(self.venv),
             resumed=self.continuation.source is not None)
         self.keep(collector=self._collector)
         return self._collector
