@@ -41,7 +41,7 @@ from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.folders import own_folder, remove_unused, unused, writable
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
-from baselines_lite.common.system.options import convert, option, option_table, override, rules_of, to_dict
+from baselines_lite.common.system.options import FilePath, convert, option, option_table, override, rules_of, to_dict
 
 # What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
 COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep",
@@ -55,13 +55,15 @@ class CommandOptions:
 
     alg: str = option("ppo2", f"algorithm: {', '.join(registry.ALGORITHMS)}, or the dotted path of one's own package")
     env: str = option(None, "Gymnasium id, or module:Id")
-    config: str | None = option(None, "JSON file with options by name, or the config.json of a run; flags override it")
+    config: FilePath | None = option(None, "JSON file with options by name, or the config.json of a run; flags "
+                                     "override it")
     play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
-    record: str | None = option(None, "play into this .mp4 or .gif file, one episode after the other, without a window")
+    record: FilePath | None = option(None, "play into this .mp4 or .gif file, one episode after the other, without a "
+                                     "window")
     play_episodes: int = option(5, "episodes to play or record", low=1)
     deterministic: bool = option(False, "play the most probable action instead of drawing one")
-    eval_json: str | None = option(None, "file for what --eval_episodes of --load_path finds (default: the model's, "
-                                   "with .eval.json in place of its suffix)")
+    eval_json: FilePath | None = option(None, "file for what --eval_episodes of --load_path finds (default: the "
+                                        "model's, with .eval.json in place of its suffix)")
     help: bool = option(False, "print this text; with --alg=NAME also that algorithm's flags, with --env=ID the "
                         "defaults of its preset")
     version: bool = option(False, "print the version")

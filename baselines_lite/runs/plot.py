@@ -16,7 +16,7 @@ from baselines_lite.command_line import complete, parse
 from baselines_lite.common.experiment.plotting import BANDS, plot_curves
 from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.mpi import get_comm
-from baselines_lite.common.system.options import option, option_table, override
+from baselines_lite.common.system.options import FilePath, option, option_table, override
 from baselines_lite.runs.curves import group, lines, remarks
 from baselines_lite.runs.logs import find_runs
 from baselines_lite.runs.page import require_plotly, write_page
@@ -32,9 +32,9 @@ Stable-Baselines3; or single monitor.csv files. Each environment has a panel, ea
 class PlotOptions:
     """What is drawn, and how."""
 
-    out: str = option("curves.png", "file for the picture; .svg and .pdf are other formats")
-    html: str | None = option(None, "file for a page, without network, in which one chooses what is drawn; it needs "
-                              "the package plotly: pip install 'baselines-lite[plot]'")
+    out: FilePath = option("curves.png", "file for the picture; .svg and .pdf are other formats")
+    html: FilePath | None = option(None, "file for a page, without network, in which one chooses what is drawn; it "
+                                   "needs the package plotly: pip install 'baselines-lite[plot]'")
     x: str = option("steps", "what curves are drawn over", choices=("steps", "hours"))
     window: int = option(100, "episodes of the moving average; 1: none", low=1)
     band: str = option("ci", "what is drawn around a mean over runs: Student's 95% interval (below five runs each as a "

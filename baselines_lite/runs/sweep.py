@@ -21,7 +21,7 @@ from baselines_lite import registry
 from baselines_lite.command_line import CommandOptions, complete, option_types, parse
 from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.mpi import launched_size
-from baselines_lite.common.system.options import Text, option, option_table, override
+from baselines_lite.common.system.options import FilePath, Text, option, option_table, override
 from baselines_lite.runs.jobs import Job, codes_of
 from baselines_lite.runs.runner import Runner, read_json, results, say, state_of
 from baselines_lite.runs.table import print_table, write_table
@@ -36,7 +36,7 @@ class SweepOptions:
     seeds: str = option("0", "such as 0-4 or 0,3,7")
     ranks: int = option(1, "MPI processes of each run, which mpirun starts", low=1)
     jobs: int = option(1, "runs at a time; each has its share of the cores", low=1)
-    out: str | None = option(None, "folder of the results")
+    out: FilePath | None = option(None, "folder of the results")
     shard: str | None = option(None, "3/16: of the runs, dealt out in turn, only the third sixteenth")
     merge: str | None = option(None, "folders, separated by commas, whose results are to be brought together in --out")
     dry_run: bool = option(False, "only list the commands of the runs, and what is to be done about each")
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.merge is not None:
         if others := sorted(flags.keys() - {"merge", "out"}):
             raise UserError(f"--{others[0]} has no meaning with --merge, which takes --out alone")
-        tabulate(merge([Path(folder) for folder in split("merge", options.merge)], out), out)
+        tabulate(merge([Path(folder).expanduser() for folder in split("merge", options.merge)], out), out)
         return 0
     jobs = combinations(options, rest)
     part = jobs if options.shard is None else shard(jobs, options.shard)

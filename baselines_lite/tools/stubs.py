@@ -22,7 +22,7 @@ from typing import Any
 from baselines_lite import registry
 from baselines_lite.command_line import networks_of, parse
 from baselines_lite.common.envs.atari_options import AtariOptions
-from baselines_lite.common.experiment.config import PATHS, RunOptions
+from baselines_lite.common.experiment.config import RunOptions
 from baselines_lite.common.system.options import rules_of
 
 USAGE = """usage: baselines-lite stubs [PACKAGE...]
@@ -121,8 +121,6 @@ def hint_of(kind: type, name: str) -> str:
     inner = next((each for each in typing.get_args(hint) if each is not type(None)), hint)
     if choices:
         text = f"Literal[{', '.join(map(json.dumps, choices))}]"
-    elif name in (*PATHS, "resume"):
-        text = "str | Path"
     else:
         text = next(iter(getattr(inner.__new__, "__annotations__", {}).values()), inner.__name__)
     return f"{text} | None" if inner is not hint else text

@@ -274,7 +274,7 @@ def environment_of_one_rank_hangs(folder):
 
 def unlike_settings():
     """The ranks were told different things: all refuse, instead of waiting for each other for ever."""
-    from baselines_lite import ppo2
+    from baselines_lite import a2c, ppo2
 
     comm, counts = get_comm(), []
     options = dict(num_env=1, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9)
@@ -291,11 +291,16 @@ def unlike_settings():
         assert "callback is [" in str(error), error
     else:
         raise AssertionError("they wait for each other")
-    try:
-        ppo2.learn("CartPole-v1", 1e5, num_env=2 + get_comm().rank, nsteps=32, print_interval=1e9)
-    except UserError as error:
-        print(error, flush=True)
-        sys.exit(2)
+    for name, theirs in {"algorithm": {}, "env": {"env": "Acrobot-v1"}, "num_env": {"num_env": 3},
+                         "num_hidden": {"num_hidden": 8}}.items():
+        told = {"env": "CartPole-v1", "num_env": 2, **(theirs if comm.rank else {})}
+        algorithm = a2c if name == "algorithm" and comm.rank else ppo2
+        try:
+            algorithm.learn(told.pop("env"), 1e5, nsteps=32, print_interval=1e9, **told)
+        except UserError as error:
+            print(error, flush=True)
+        else:
+            raise AssertionError(f"they train together, with {name} unlike")
 
 
 SHORT = {  # what an algorithm needs to make many small updates

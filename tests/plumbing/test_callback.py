@@ -52,6 +52,24 @@ def test_what_it_raises_comes_out(error, uncompiled):
         ppo2.learn("CartPole-v1", 320, **SHORT["ppo2"], callback=3)
 
 
+def test_what_it_writes_is_logged(tmp_path, uncompiled):
+    def callback(after):
+        after.figures["twice"] = np.float32(2 * after.nupdates)
+        if after.nupdates != 2:
+            after.figures["some"] = after.nupdates
+
+    options = {**SHORT["ppo2"], **QUIET}
+    ppo2.learn("CartPole-v1", 48, **options, callback=callback, log_path=str(tmp_path))
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["twice"], row["some"]) for row in rows] == [("2", "1"), ("4", ""), ("6", "3")]
+    with pytest.raises(UserError, match=r"late is no column of progress.csv.* from the first update on"):
+        ppo2.learn("CartPole-v1", 48, **options, callback=lambda after: after.nupdates > 1 and (
+            after.figures.update(late=1)), log_path=str(tmp_path))
+    with pytest.raises(UserError, match="figure 'words' must be a number, not 'many'"):
+        ppo2.learn("CartPole-v1", 48, **options, callback=lambda after: after.figures.update(words="many"))
+
+
 def halves(remaining):
     return 1e-3 if remaining > 0.5 else 5e-4
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import pytest
 
@@ -41,9 +42,11 @@ def test_options_alone(main, tmp_path):
 
 
 def test_a_config_or_a_dict(uncompiled):
+    assert ppo2.learn("CartPole-v1", config=Config(seq_len=4), dry_run=True).info["config"] == {
+        **ppo2.learn("CartPole-v1", dry_run=True).info["config"], "seq_len": 4}  # the preset's others
     cfg = dataclasses.replace(Config(), num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
     for given in (cfg, dataclasses.asdict(cfg)):
-        assert from_config(given)["nsteps"] == 8
+        assert from_config(pickle.loads(pickle.dumps(given))) == dataclasses.asdict(cfg)
         policy = ppo2.learn("CartPole-v1", config=given, lr=0.25, dry_run=True)
         assert policy.info["config"]["nsteps"] == 8 and str(policy.info["config"]["lr"]) in ("0.25", "Schedule('0.25')")
 

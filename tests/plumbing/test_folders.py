@@ -14,6 +14,7 @@ import tensorflow as tf
 from baselines_lite import UserError, load, ppo2
 from baselines_lite.common.system import folders
 from tests.conftest import ROOT
+from tests.plumbing.test_table import SHORT
 
 SMALL = dict(num_env=1, nsteps=8, nminibatches=1, noptepochs=1, print_interval=1e9, seed=0)
 
@@ -156,6 +157,23 @@ def test_all_of_an_earlier_run_moves_aside(tmp_path, monkeypatch, capsys, uncomp
     learn(log_path="log", load_path="log/previous-1/mine.safetensors")
     assert files(tmp_path / "log/previous-1") == sorted(first) and Path("log/previous-2/progress.csv").exists()
     assert Path("log/notes.txt").exists() and Path("log/mine.safetensors").exists()  # which this run does not write
+
+
+def test_a_tilde_is_the_users_home(main, tmp_path, monkeypatch, uncompiled):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    options = {**SHORT["ppo2"], "num_timesteps": 32, "print_interval": 1e9}
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    done = main("--env=CartPole-v1", "--log_path=~/log", "--save_path=~/model", "--checkpoint_seconds=0", *flags)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["log", "model"]
+    for more in (["--env=CartPole-v1", "--log_path=~/new", "--load_path=~/model", *flags],
+                 ["--resume=~/log"], ["--load_path=~/model", "--eval_episodes=1", "--eval_json=~/e.json"],
+                 ["--config=~/log/config.json", "--env=CartPole-v1", "--dry_run"]):
+        done = main(*more)
+        assert done.returncode == 0, done.stderr
+    policy = ppo2.learn("CartPole-v1", **options, load_path=Path("~/model"), save_path="~/other")
+    assert policy is not None and (tmp_path / "home/other").is_file() and (tmp_path / "home/e.json").is_file()
+    assert not list(tmp_path.rglob("~"))
 
 
 def test_runs_of_one_second_have_folders_of_their_own(main, tmp_path, monkeypatch, uncompiled):

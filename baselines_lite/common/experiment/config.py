@@ -15,7 +15,7 @@ from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.networks.check_options import check_network_options
 from baselines_lite.common.networks.options import FEED_FORWARD, SMALL, WITH_MEMORY, MlpOptions
 from baselines_lite.common.system.errors import UserError, counted, unknown
-from baselines_lite.common.system.options import Json, option, override
+from baselines_lite.common.system.options import Config, FilePath, Json, option, override, to_dict
 from baselines_lite.common.system.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
@@ -46,20 +46,20 @@ class RunOptions:
     reward_scale: float = option(1.0, "factor on every reward that is trained on; logs keep raw rewards", above=0)
     tensorboard: bool = option(False, "also write every figure of progress.csv as TensorBoard events beside the log")
     track: str | None = option(None, "also give every figure to 'wandb', or to a module:Class of one's own")
-    log_path: str | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
+    log_path: FilePath | None = option(None, "folder for the logs; an earlier run's files there are moved aside")
     log_interval: int = option(1, "updates between two rows of progress.csv", low=1)
     view: str | None = option(None, "what is shown: a 'live' picture, plain 'lines', or a 'table' of every figure "
                               "(default: live on a terminal, else lines)", choices=("live", "lines", "table"))
     print_interval: float | None = option(None, "least seconds between two pictures, lines or tables (default: 0.5, "
                                           "10, 2)", low=0)
-    save_path: str | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
+    save_path: FilePath | None = option(None, "file for the trained policy (default: model.safetensors beside the log)")
     checkpoint_interval: int | None = option(None, "updates between two checkpoints beside the log (default: a "
                                              "twentieth of the run)", low=1)
     checkpoint_seconds: float = option(30.0, "least seconds between two checkpoints", low=0)
     keep_checkpoints: int = option(3, "how many of the last checkpoints are kept", low=1)
-    resume: str | None = option(None, "folder of the log of a run that is to go on from its last checkpoint; 'auto': "
-                                "that of log_path, where there is one, else a new run")
-    load_path: str | None = option(None, "policy file to start from, or to play or evaluate")
+    resume: FilePath | None = option(None, "folder of the log of a run that is to go on from its last checkpoint; "
+                                     "'auto': that of log_path, where there is one, else a new run")
+    load_path: FilePath | None = option(None, "policy file to start from, or to play or evaluate")
     target_return: float | None = option(None, "stop when the mean return of the last 100 episodes reaches this, or "
                                          "that of an evaluation where eval_interval is given")
     eval_interval: int = option(0, "updates between two evaluations, in environments of their own and whole, unclipped "
@@ -84,7 +84,7 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class RolloutConfig:
+class RolloutConfig(Config):
     """What the config of every algorithm that learns from rollouts begins with. Counts are per rank."""
 
     num_env: int = option(8, "environments per rank", low=1)
@@ -132,7 +132,7 @@ class RolloutConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplayConfig:
+class ReplayConfig(Config):
     """What the config of every algorithm that draws single transitions from a replay buffer begins with.
 
     Counts are per rank unless they say otherwise; schedules go by the global steps.
@@ -351,19 +351,19 @@ def check_alike(all_ranks: Sequence[Mapping[str, Any]]) -> None:
 
     Paths may, where rank 0 has one: it reads and writes the files.
     """
-    for name, first in all_ranks[0].items():
-        values = [settings[name] for settings in all_ranks]
+    for name in dict.fromkeys(name for settings in all_ranks for name in settings):
+        first, *_ = values = [settings.get(name) for settings in all_ranks]
         if name in PATHS and first is None and any(values):
             raise UserError(f"{name} is given on rank {values.index(next(filter(None, values)))}, but not on rank 0, "
                             "which reads and writes the files of all ranks; give it there")
         if name not in PATHS and any(value != first for value in values):
-            raise UserError(f"the ranks' settings differ: {name} is {values}; give --{name}")
+            raise UserError(f"the ranks' settings differ: {name} is {values}; give all the same")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The JSON object in a config file. Raises UserError where there is none."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config file {str(path)!r}: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -376,11 +376,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def from_config(given: Any) -> dict[str, Any]:
     """Options by name from what `config` was given: a Config, a dict, or the path of a JSON file with one of these.
 
+    Of a Config those count that it was made with.
     The config.json that a run writes is such a file: of its run's options those count that differ from the defaults,
     without paths. Raises UserError for anything else.
     """
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
-        return dict(vars(given))
+        return {name: getattr(given, name) for name in given.given} if isinstance(given, Config) else to_dict(given)
     if isinstance(given, str | Path):
         given = read_config(given)
     if not isinstance(given, Mapping):

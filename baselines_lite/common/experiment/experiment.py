@@ -42,7 +42,7 @@ from baselines_lite.common.experiment.continuation import Continuation, LastLogg
 from baselines_lite.common.experiment.evaluation import Evaluations
 from baselines_lite.common.experiment.logger import Logger, make_trackers, versions
 from baselines_lite.common.experiment.places import check_room, places
-from baselines_lite.common.experiment.report import AfterUpdate, Report, Shares, without_callback
+from baselines_lite.common.experiment.report import Report, Shares, without_callback
 from baselines_lite.common.experiment.view import make_view
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.policies.actor_critic import ActorCritic
@@ -91,7 +91,8 @@ class Experiment(Report):
             options, self.callback = self.comm.together(lambda: without_callback(options))
             self.given, facts = self._asked(with_budget(options, total_timesteps))
             self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
-            told = {**vars(self.run), **vars(self.config), "callback": self.callback is not None}
+            told = {"algorithm": self.algorithm, "env": self.env_name, **self.settings(),
+                    "callback": self.callback is not None}
             all_ranks = self.comm.gather({k: v and str(v) for k, v in told.items()})
             self.comm.together(lambda: check_alike(all_ranks))
             self._follow_rank_0()
@@ -314,7 +315,8 @@ class Experiment(Report):
         signals, rested, episodes, odd = zip(*everyone, strict=True)
         finished = in_order(episodes)
         self.window.add(finished)
-        self.stop = self.why_stop(max(signals), self._call_back(stats))
+        told, stats = self.call_back(stats)
+        self.stop = self.why_stop(max(signals), told)
         due = self.finished or (self.nupdates % self.continuation.every == 0 and rested[0])  # a checkpoint
         if self.nupdates % CHECK_EVERY == 0 or due or any(odd):
             loss = next(filter(None, odd), None)
@@ -336,14 +338,6 @@ class Experiment(Report):
             if self.evaluations is None:
                 self.continuation.keep_best(self.window.eprewmean)
             self.shares.add(checkpoint=self.continuation.write(self.nupdates, self.facts))
-
-    def _call_back(self, stats: Mapping[str, Any]) -> bool:
-        """Tells the callback of the update; whether it said, on any rank, that the run is to end. Collective."""
-        if self.callback is None:
-            return False
-        told = self.callback(AfterUpdate(self.nupdates, self.total_timesteps, self.policy, self.comm.rank, stats,
-                                         self.window, self.evaluations and self.evaluations.mean))
-        return any(self.comm.gather(bool(told)))
 
     def _evaluate(self, loss: str | None) -> None:
         """Evaluates the policy, logs that, and keeps the policy if it is the best so far. Collective.

@@ -156,14 +156,18 @@ class Logger:
         self.view.say(line)
 
     def row(self, values: dict[str, Any], *, last: bool = False) -> None:
-        """Writes one row to the files, and shows it if it is time for it or the row is the last."""
+        """Writes one row to the files, and shows it if it is time for it or the row is the last.
+
+        The first row has the columns; what a later one lacks is left empty. Raises UserError for one that is new.
+        """
         if self._columns is None:
             self._columns = list(values)
             if self._files:
                 self._files["progress.csv"].write(",".join(self._columns) + "\n")
-        if set(values) != set(self._columns):
-            raise ValueError(f"the columns changed: {sorted(set(values) ^ set(self._columns))}")
-        cells = {name: values[name] for name in self._columns}
+        if new := sorted(set(values) - set(self._columns)):
+            raise UserError(f"the figure {new[0]} is no column of progress.csv, which has those of its first row: give "
+                            "it from the first update on")
+        cells = {name: values.get(name) for name in self._columns}
         if self._files:
             self._write("progress.csv", cells)
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in cells.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -35,15 +36,34 @@ class AfterUpdate:
     total_timesteps: int
     policy: Policy
     rank: int
-    stats: Mapping[str, Any]
-    window: EpisodeWindow
+    stats: Mapping[str, Any]  # figures of the update, or functions that find them
+    window: EpisodeWindow  # the last 100 episodes of all ranks
     evaluation: float | None  # the mean return of the last evaluation
 
-    @property
+    @functools.cached_property
     def figures(self) -> dict[str, float | None]:
-        """The columns of progress.csv, as far as they are known: returns are None before an episode has ended."""
+        """The columns of progress.csv, as far as they are known: returns are None before an episode has ended.
+
+        What a callback writes into it is logged, as the mean over the ranks that do: a column of its own, from the
+        first row on.
+        """
+        return dict(self._found)
+
+    @functools.cached_property
+    def _found(self) -> dict[str, float | None]:
         return {"eprewmean": self.window.eprewmean, "eplenmean": self.window.eplenmean, "episodes": self.window.count,
                 **{name: value() if callable(value) else value for name, value in self.stats.items()}}
+
+    def written(self) -> dict[str, float]:
+        """What the callback has written into `figures`. Raises UserError for what is no number."""
+        written = {}
+        for name, value in vars(self).get("figures", {}).items():
+            if name not in self._found or value is not self._found[name]:
+                try:
+                    written[name] = float(value)
+                except (TypeError, ValueError):
+                    raise UserError(f"the callback's figure {name!r} must be a number, not {value!r}") from None
+        return written
 
 
 def without_callback(options: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[AfterUpdate], Any] | None]:
@@ -127,6 +147,18 @@ class Report:
             return "used the whole budget"
         return "is not run" if self.run.dry_run else None
 
+    def call_back(self, stats: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:
+        """Tells the callback of the update. Collective.
+
+        Whether it said, on any rank, that the run is to end; and the update's figures with those that it has written.
+        """
+        if self.callback is None:
+            return False, stats
+        after = AfterUpdate(self.nupdates, self.total_timesteps, self.policy, self.comm.rank, stats, self.window,
+                            self.evaluations and self.evaluations.mean)
+        told = self.callback(after)
+        return any(self.comm.gather(bool(told))), {**stats, **after.written()}
+
     def say_start(self) -> None:
         """Says what begins, and what is unusual about it."""
         comm, say = self.comm, self.logger.say
@@ -164,7 +196,7 @@ class Report:
         policy, cfg = self.policy, self.config
         usual = type(self.run)()
         told = {k: v for k, v in vars(self.run).items() if v != getattr(usual, k) or k in ("seed", "num_timesteps")}
-        told |= {**vars(cfg), **policy.network_options, **(policy.info["atari"] or {})}
+        told |= {**to_dict(cfg), **policy.network_options, **(policy.info["atari"] or {})}
         rows = [(name, str(value), "given" if name in self.given else "preset" if name in self.preset else "default")
                 for name, value in told.items()]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
@@ -205,6 +237,7 @@ class Report:
     def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """A row of the log, from the figures and `Shares.seconds` of all ranks."""
         shares = self.shares.columns(seconds, self.total_timesteps)
+        names = dict.fromkeys(name for each in figures for name in each)
         return {
             "total_timesteps": self.total_timesteps,
             "nupdates": self.nupdates,
@@ -213,7 +246,7 @@ class Report:
             "eprewmean": self.window.eprewmean,
             "eplenmean": self.window.eplenmean,
             "episodes": self.window.count,
-            **{name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+            **{name: float(np.mean([f[name] for f in figures if name in f])) for name in names},
             **shares,
         }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines_lite.common.system.errors import UserError
-from baselines_lite.common.system.options import Json, convert
+from baselines_lite.common.system.options import FilePath, Json, convert
 from baselines_lite.common.system.schedules import Schedule
 
 FOLDER = "checkpoints"  # below that of the log
@@ -23,7 +23,7 @@ def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
     Raises UserError where there is none.
     """
-    folder, log_path = options.get("resume"), options.get("log_path")
+    folder, log_path = (convert(name, FilePath | None, options.get(name)) for name in ("resume", "log_path"))
     if folder is None:
         return None
     if convert("dry_run", bool, options.get("dry_run", False)):

@@ -149,7 +149,7 @@ class LiveView(View):
         if losses := losses_of(cells):
             grid.add_row(Text("losses", "dim"), *losses.split(", ", 1))
         shares = ", ".join(f"{name.removeprefix('share_')} {share:.0%}" for name, share in cells.items()
-                           if name.startswith("share_") and share >= 0.005)
+                           if name.startswith("share_") and is_known(share) and share >= 0.005)
         grid.add_row(Text("time", "dim"), clock(cells["time_elapsed"]), Text(shares, "dim"))
         bar = Table.grid()
         bar.add_row(ProgressBar(self.total, steps, width=min(60, self._console.width - 2)))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from baselines_lite.common.system.errors import UserError, unknown
@@ -29,6 +31,21 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
     return dataclasses.field(default=default, metadata=rules)
 
 
+class Config:
+    """Base of an algorithm's config, a dataclass: `given` has the names of the fields that it was made with.
+
+    So that `learn(env, config=Config(nsteps=32))` leaves the others to the preset. dataclasses.replace gives all.
+    """
+
+    given: ClassVar[frozenset[str]]  # no field of the dataclass, although each has its own
+
+    def __new__(cls, *values: Any, **by_name: Any) -> Config:
+        self = super().__new__(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        object.__setattr__(self, "given", frozenset(names[:len(values)]).union(by_name))
+        return self
+
+
 def rules_of(config: Any, name: str) -> Mapping[str, Any]:
     """What `option` said of a field of a config or its class, or of the base whose default the field only changes."""
     kind = config if isinstance(config, type) else type(config)
@@ -40,6 +57,15 @@ class Text(str):
     """A text of a certain form: a subclass raises UserError for any other, and says in `form` what it should be."""
 
     form: ClassVar[str]
+
+
+class FilePath(Text):
+    """The path of a file or folder. A `~` that begins it is the user's home, which no shell puts in behind a `=`."""
+
+    form = "a path"
+
+    def __new__(cls, given: str | Path) -> FilePath:
+        return super().__new__(cls, os.path.expanduser(str(given)))
 
 
 class Json(Text):

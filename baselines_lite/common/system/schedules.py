@@ -50,9 +50,9 @@ class Schedule(str):
         self.value, self._shape = value, SHAPES[shape]
         return self
 
-    def __getnewargs__(self) -> tuple[Any]:
-        """What a copy of it is made of."""
-        return (self._shape if self.is_own else str(self),)
+    def __reduce__(self) -> tuple[type, tuple[Any]]:
+        """What a copy of it is made of, in another process too."""
+        return Schedule, (self._shape if self.is_own else str(self),)
 
     @property
     def is_own(self) -> bool:
