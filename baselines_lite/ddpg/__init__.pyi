@@ -3,7 +3,7 @@
 `baselines-lite stubs PACKAGE` writes it from the options in config.py. When they change, do that again or delete it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ def learn(
     env_threads: int | None = None,
     num_layers: int = ...,
     num_hidden: int = ...,
-    sizes: str | int | None = ...,
+    sizes: str | int | Sequence[int] | None = ...,
     activation: Literal["tanh", "relu", "elu"] = ...,
     layer_norm: bool = ...,
 ) -> DeterministicPolicy:

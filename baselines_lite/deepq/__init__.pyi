@@ -3,7 +3,7 @@
 `baselines-lite stubs PACKAGE` writes it from the options in config.py. When they change, do that again or delete it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ def learn(
     exploration_initial_eps: float = 1.0,
     exploration_final_eps: float = 0.02,
     double_q: bool = True,
-    hiddens: str | int | None = "256",
+    hiddens: str | int | Sequence[int] | None = "256",
     dueling: bool = True,
     prioritized_replay: bool = False,
     prioritized_replay_alpha: float = 0.6,
@@ -88,7 +88,7 @@ def learn(
     env_threads: int | None = None,
     num_layers: int = ...,
     num_hidden: int = ...,
-    sizes: str | int | None = ...,
+    sizes: str | int | Sequence[int] | None = ...,
     activation: Literal["tanh", "relu", "elu"] = ...,
     layer_norm: bool = ...,
     convs: str = ...,

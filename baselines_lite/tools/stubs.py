@@ -35,7 +35,7 @@ STUB = '''"""What editors and type checkers see of this package; when it runs, t
 `baselines-lite stubs PACKAGE` writes it from the options in config.py. When they change, do that again or delete it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 

@@ -79,7 +79,8 @@ def test_one_environment_gives_as_many_samples_as_the_presets(values, num_env, n
 
 def test_a_presets_network_options_are_for_its_own_network():
     ddpg = registry.find("ddpg")
-    for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"preset": "baselines"}, None)):
+    for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"sizes": [32, 16]}, "32, 16"),
+                             ({"sizes": (32,)}, "32"), ({"sizes": "[8, 4]"}, "8, 4"), ({"preset": "baselines"}, None)):
         found = resolve(ddpg.Config, ddpg.PRESETS, "mujoco", values)
         assert found.network_options.get("sizes") == expected
     trpo = registry.find("trpo_mpi")

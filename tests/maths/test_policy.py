@@ -1,5 +1,7 @@
 """Networks and the policy: two backends that agree, initial values, and streams of random numbers."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -164,8 +166,24 @@ def test_one_observation_is_a_batch_of_one(space, network):
             policy.predict(wrong)
 
 
+def test_what_nothing_can_be_predicted_of():
+    policy = ActorCritic(BOX, DISCRETE, network="lstm")
+    batch = np.zeros((3, *BOX.shape))
+    state = policy.predict(batch)[1]
+    with pytest.raises(UserError, match="state is of 3 observations, not of 2"):
+        policy.predict(batch[:2], state)
+    with pytest.raises(UserError, match="firsts is of 1 observation, not of 3"):
+        policy.predict(batch, state, [True])
+    batch[1] = np.nan
+    with pytest.raises(UserError, match="an observation is not finite"):
+        policy.predict(batch, state)
+
+
 def test_what_is_printed_of_a_policy():
     policy = ActorCritic(BOX, gym.spaces.Discrete(2), network_options={"num_hidden": 5}, seed=0)
     count = sum(w.numpy().size for w in weights(policy).values())
+    policy.info = {"config": {"gamma": 0.5}}
+    assert json.loads(json.dumps([policy.info, policy.settings, policy.network_options]))[0] == policy.info
+    policy.info = {}
     assert repr(policy) == (f"<ActorCritic: {brief(BOX)} -> Discrete(2), network=mlp, value_network=copy, "
                             f"num_hidden=5, {count} parameters>")

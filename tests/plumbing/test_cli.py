@@ -18,7 +18,7 @@ from PIL import Image
 from baselines_lite import __version__, evaluate, load, registry
 from baselines_lite.common.experiment.config import resolve
 from baselines_lite.common.networks.options import MlpOptions
-from baselines_lite.common.system.options import override
+from baselines_lite.common.system.options import override, to_dict
 from baselines_lite.registry import ALGORITHMS
 from tests.conftest import ROOT
 from tests.logs import reproducible
@@ -175,7 +175,7 @@ def test_help_for_an_environment_shows_what_a_run_there_would_use(main, alg):
     for flag, given in ((f"--env={env}", {}), (f"--env_type={family}", {"env_type": family})):
         used = resolve(algorithm.Config, algorithm.PRESETS, family, given)
         mlp = override(MlpOptions(), used.network_options)
-        values = {name: str(value) for part in (used.run, used.config, mlp) for name, value in vars(part).items()}
+        values = {name: str(value) for part in (used.run, used.config, mlp) for name, value in to_dict(part).items()}
         shown = re.sub(r"\nnetwork (?!mlp)(.|\n)*", "", main(f"--alg={alg}", flag, "--help").stdout)
         rows = re.findall(r"^  --(\w+) +\w+ +(\S+)", shown, re.MULTILINE)
         assert {name: default for name, default in rows if name in values} == values
@@ -202,9 +202,17 @@ BAD = [
     (("nsteps=5",), "unexpected argument"),
     (("--env=CartPoll-v1",), "did you mean CartPole-v"),
     (("--env=no_such_module:Env-v0",), "cannot import"),
-    (("--wandb",), "unknown flag '--wandb'; did you mean --tensorboard?"),
+    (("--wandb",), "unknown flag '--wandb'; did you mean --track?"),
     (("--frobnicate",), "unknown flag '--frobnicate'"),
     (("--learning_rate=1e-3",), "did you mean --lr?"),
+    (("--timesteps_per_batch=1e3",), "did you mean --nsteps?"),
+    (("--optim_stepsize=1e-3",), "did you mean --lr?"),
+    (("--save_interval=5",), "did you mean --checkpoint_interval?"),
+    (("--alg=a2c", "--alpha=0.9"), "did you mean --rms_decay?"),
+    (("--alg=deepq", "--print_freq=9"), "did you mean --print_interval?"),
+    (("--alg=ddpg", "--noise_type=ou"), "did you mean --noise?"),
+    (("--alg=trpo_mpi", "--vf_stepsize=1e-3"), "did you mean --vf_lr?"),
+    (("--lr=<function <lambda> at 0x7f>",), "is not a schedule"),
     (("--alg=ddpg", "--learning_rate=1e-3"), "did you mean --actor_lr or --critic_lr?"),
     (("--num_timesteps=1e30",), "must be at most 9,223,372,036,854,775,807"),
     (("--num_timesteps=inf",), "must be a whole number"),

@@ -13,6 +13,7 @@ import pytest
 from baselines_lite import UserError, ppo2, registry
 from baselines_lite.common.experiment import checkpoints, experiment
 from baselines_lite.common.experiment.experiment import Experiment
+from baselines_lite.common.experiment.resume import check_same
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from tests.logs import reproducible
 from tests.plumbing.test_table import SHORT
@@ -280,8 +281,14 @@ def test_another_run_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="has env=CartPole-v1, not Acrobot-v1"):
         ppo2.learn("Acrobot-v1", resume=str(tmp_path / "run"))
     small(tmp_path, log_path=tmp_path / "falling", lr="linear:1e-3")
-    with pytest.raises(UserError, match="num_timesteps=96, not 144, and schedules that fall"):
+    with pytest.raises(UserError, match=r"num_timesteps=96, not 144, and schedules that fall .* with load_path"):
         small(tmp_path, log_path=tmp_path / "falling", resume="auto", lr="linear:1e-3", updates=9)
+
+
+def test_as_many_ranks_as_before():
+    then = {"algorithm": "ppo2", "env": "CartPole-v1", "ranks": 2, "num_timesteps": 9}
+    with pytest.raises(UserError, match="has 2 ranks, not 1: start it with mpirun -np 2"):
+        check_same(then, {**then, "ranks": 1}, None)
 
 
 def test_a_longer_run_where_nothing_falls(tmp_path, capfd):

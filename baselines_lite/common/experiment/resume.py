@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.options import FilePath, Json, convert
 from baselines_lite.common.system.schedules import Schedule
 
@@ -84,6 +84,9 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> 
     """
     first = ("algorithm", "env", "ranks")  # on which the others depend
     for name in (*first, *sorted({*then, *now} - FREE - {"num_timesteps", *first})):
+        if name == "ranks" and then.get(name) != now[name]:
+            raise UserError(f"the run that is to go on has {counted(then[name], 'rank')}, not {now[name]}: start it "
+                            f"with mpirun -np {then[name]}, or begin another run")
         if then.get(name) != now.get(name):
             raise UserError(f"the run that is to go on has {name}={then.get(name)}, not {now.get(name)}: leave it "
                             "away, or begin another run")
@@ -92,7 +95,8 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> 
         return []
     if now["schedule_timesteps"] is None and depends_on_budget(config):
         raise UserError(f"the run that is to go on has num_timesteps={before}, not {after}, and schedules that fall "
-                        "until then: leave it away, or begin another run (schedule_timesteps lets it be extended)")
+                        "until then: leave it away, or begin another run with load_path, from this one's policy (to be "
+                        "extended, a run must be begun with schedule_timesteps)")
     return [f"num_timesteps is {after:,} now, instead of {before:,}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import Text, option
@@ -18,14 +19,15 @@ WITH_MEMORY = ("network: mlp, cnn, cnn_small, conv_only, lstm, lnlstm, cnn_lstm,
 
 
 class Sizes(Text):
-    """The text of layer sizes separated by commas: `400,300`. Raises UserError for anything else."""
+    """Layer sizes as a text, separated by commas: `400,300`, also from `[400, 300]`. UserError for anything else."""
 
     form = "layer sizes such as 400,300"
     layers: list[int]
 
-    def __new__(cls, text: str | int) -> Sizes:
+    def __new__(cls, given: str | int | Sequence[int]) -> Sizes:
+        text = re.sub(r"\s*[\[(](.*?),?\s*[\])]\s*", r"\1", str(given))
         if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", str(text)):
-            raise UserError(f"{str(text)!r} are no layer sizes: write whole numbers separated by commas, such as "
+            raise UserError(f"{str(given)!r} are no layer sizes: write whole numbers separated by commas, such as "
                             "400,300")
         self = super().__new__(cls, text)
         self.layers = [int(size) for size in self.split(",")]

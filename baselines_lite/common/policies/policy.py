@@ -19,6 +19,7 @@ from baselines_lite.common.networks.observations import Encoder, brief
 from baselines_lite.common.networks.parameters import Parameters, weights
 from baselines_lite.common.policies.file_format import Held, encoded, write
 from baselines_lite.common.policies.normalize import Normalize
+from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.seeding import stream
 from baselines_lite.common.system.state import Stateful
 
@@ -83,6 +84,13 @@ class Policy(tf.Module, Stateful):
             "reward_gamma": reward_gamma}
         self.weights_rng, self._rng = weights_rng or stream(seed, "weights"), stream(seed, "step")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Dicts stay dicts: tf.Module would wrap them, and json knows no wrapped ones."""
+        if isinstance(value, dict):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def copy(self) -> Self:
         """Another policy of this kind with the same parameters: a target network, say."""
         other = type(self)(self.observation_space, self.action_space, **self.settings, dtype=self.dtype)
@@ -145,10 +153,17 @@ class Policy(tf.Module, Stateful):
         """(what to give the environment, state) for one raw observation, or a batch of them [N, ...].
 
         Of one observation it is one action. `state` and `firsts` as in `step`; one bool for one observation. Raises
-        UserError for what is not of the observation space.
+        UserError for what is not of the observation space or not finite, and for a state of another batch.
         """
         batch, alone = self.encoder.batched(obs)
-        _, acted = self._act_on(batch, state, None if firsts is None else np.atleast_1d(firsts), deterministic)
+        firsts = None if firsts is None else np.atleast_1d(firsts)
+        count = self.encoder.batch(batch)
+        for name, rows in (("state", state), ("firsts", firsts)):
+            if self.recurrent and rows is not None and len(rows) != count:
+                raise UserError(f"{name} is of {counted(len(rows), 'observation')}, not of {count}")
+        features, acted = self._act_on(batch, state, firsts, deterministic)
+        if not np.isfinite(features).all():
+            raise UserError("an observation is not finite, and so would be what the policy makes of it")
         actions = self.to_env(acted.actions)
         return actions[0] if alone else actions, acted.state if self.recurrent else state
 
@@ -165,7 +180,7 @@ class Policy(tf.Module, Stateful):
         """What it is, in a line."""
         learned = f" of {self.info['algorithm']} for {self.info['env']}" if self.info else ""
         told = {**self.settings, **self.network_options}
-        hidden = {"network", "network_options", "compute", "reward_gamma"}
+        hidden = {"network", "network_options", "compute", "reward_gamma", "joined"}
         options = "".join(f", {k}={v}" for k, v in told.items() if k not in hidden and v not in (None, False))
         count = sum(int(np.prod(v.shape)) for v in self.trainable_variables)
         return (f"<{self.kind()}{learned}: {brief(self.observation_space)} -> {brief(self.action_space)}, "
