@@ -106,7 +106,14 @@ class Notes(Tracker):
         self.told.append("closed")
 
 
-def test_a_tracker_of_ones_own_is_told_everything(main, uncompiled):
+class Half:
+    """No tracker: it has not all of the methods."""
+
+    def row(self, figures, steps):
+        pass
+
+
+def test_a_tracker_of_ones_own_is_told_everything(main, tmp_path, uncompiled):
     Notes.told.clear()
     run = ["--env=CartPole-v1", "--num_env=2", "--nsteps=8", "--nminibatches=2", "--noptepochs=1", "--log_path=r"]
     assert main(*run, "--num_timesteps=32", "--eval_interval=2", "--eval_episodes=1",
@@ -118,9 +125,13 @@ def test_a_tracker_of_ones_own_is_told_everything(main, uncompiled):
     done = main("--resume=r")
     assert done.returncode == 2 and "which imports a module: if you trust it, give --track=" in done.stderr
     for name, words in (("wandb", "--track=wandb needs a package"), ("wandbb", "did you mean wandb"),
-                        ("nowhere:X", "cannot use the tracker"), ("tests.plumbing.test_logger:X", "has no attribute")):
-        done = main(*run[:-1], "--num_timesteps=32", f"--track={name}")
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
+                        ("nowhere:X", "cannot use the tracker"), ("tests.plumbing.test_logger:X", "has no attribute"),
+                        ("tests.plumbing.test_logger:Half", "Half' has no method start: make it a subclass of")):
+        for more in ("--log_path=new", "--dry_run"):
+            done = main(*run[:-1], "--num_timesteps=32", f"--track={name}", more)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
+    assert main(*run[:-1], "--num_timesteps=32", "--tensorboard", "--dry_run").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 class Unreachable(Notes):

@@ -182,13 +182,14 @@ class Experiment(Report):
     def _take_places(self, news: list[str] | None) -> None:
         if self.save_path:
             self.policy.description()  # what cannot be saved is found before it is trained
+        trackers = make_trackers(self.run)  # one that cannot be used is found before any place is taken
         with contextlib.ExitStack() as held:
             aside = held.enter_context(places(self.run, self.save_path, self.folder))
             if self.log_path is not None and self.buffer is not None and self.run.resume is None:
                 check_room(self.log_path, 1.1 * self.buffer.nbytes * self.comm.local_size)
             view = make_view(self.run.view, f"{self.algorithm} {self.env_name}", self.planned_updates * self.batch,
                              self.run.print_interval)
-            self.logger = Logger(self.run.log_path, view, [] if self.run.dry_run else make_trackers(self.run),
+            self.logger = Logger(self.run.log_path, view, [] if self.run.dry_run else trackers,
                                  self.run.resume is not None, self.evaluations is not None)
             self.logger.begin(self.env_name, self.describe())
             self.say_start()

@@ -237,7 +237,8 @@ TRACKERS = {"wandb": "baselines_lite.tools.wandb_tracker:Wandb"}
 
 def make_trackers(run: Any) -> list[Tracker]:
     """What RunOptions ask for beside files. Raises UserError for what there is not."""
-    found: list[Tracker] = [TensorBoard(run.log_path)] if run.tensorboard else []
+    has_place = run.log_path is not None or not run.dry_run  # a dry run has none
+    found: list[Tracker] = [TensorBoard(run.log_path)] if run.tensorboard and has_place else []
     if run.track is not None:
         module, colon, name = TRACKERS.get(run.track, run.track).rpartition(":")
         if not colon:
@@ -246,6 +247,10 @@ def make_trackers(run: Any) -> list[Tracker]:
             tracker = getattr(importlib.import_module(module), name)()
         except (ImportError, AttributeError) as error:
             raise UserError(f"cannot use the tracker {run.track!r}: {error}") from None
+        for method in ("start", "row", "close"):
+            if not callable(getattr(tracker, method, None)):
+                raise UserError(f"the tracker {run.track!r} has no method {method}: make it a subclass of "
+                                "baselines_lite.common.experiment.logger.Tracker")
         found.append(tracker)
     return found
 
