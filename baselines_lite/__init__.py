@@ -5,14 +5,18 @@
     policy.save("cartpole.safetensors")
     policy = load("cartpole.safetensors")
 
-Importing the package loads neither TensorFlow nor MPI; they come with the first `learn` or `load`.
+Importing the package loads neither TensorFlow nor MPI; they come with the first `learn` or `load`. TensorFlow is quiet
+from then on, wherever it is imported. The algorithms are there as attributes too: `baselines_lite.ppo2`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from baselines_lite import registry
+from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.version import __version__
 
@@ -33,8 +37,6 @@ def load(path: str, network: str | None = None) -> ActorCritic:
     No file makes this import a module: where it has a network of one's own, `module:function`, import that module
     first, or name the network here.
     """
-    from baselines_lite.common.system import tf_setup
-
     tf_setup.load()
     from baselines_lite.common.policies.model_file import load_policy
 
@@ -46,3 +48,14 @@ def evaluate(policy: ActorCritic, env: Any, episodes: int = 10, deterministic: b
     from baselines_lite.common.experiment.evaluation import evaluate as run_episodes
 
     return run_episodes(policy, env, episodes, deterministic, seed)
+
+
+def __getattr__(name: str) -> Any:
+    """An algorithm's package, imported when it is first asked for."""
+    if name in registry.ALGORITHMS:
+        return importlib.import_module(registry.ALGORITHMS[name].module)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *registry.ALGORITHMS})

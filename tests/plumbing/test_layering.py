@@ -122,6 +122,20 @@ def test_importing_the_package_loads_neither_tensorflow_nor_mpi():
     assert done.returncode == 0, done.stderr
 
 
+def test_tensorflow_is_quiet_wherever_it_is_imported_first():
+    code = ("import importlib.util, baselines_lite; importlib.util.find_spec('tensorflow'); "
+            "from baselines_lite.common.experiment.report import AfterUpdate")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_algorithms_are_attributes_of_the_package():
+    code = ("import sys, baselines_lite; assert baselines_lite.ppo2.PRESETS and 'acer' in dir(baselines_lite); "
+            "assert not hasattr(baselines_lite, 'ppo3'); assert 'tensorflow' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_pickle_and_no_eval():
     for path in PACKAGE.rglob("*.py"):
         assert not {"pickle", "cloudpickle"} & set(imports(path)), path

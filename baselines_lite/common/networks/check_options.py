@@ -20,10 +20,7 @@ def check_network_options(network: str, values: Mapping[str, Any], other_names: 
         checked = override(BUILT_IN[network](), values)
         return {name: getattr(checked, name) for name in values}
     if network not in BUILT_IN:
-        from baselines_lite.common.system import tf_setup  # a network of one's own: needs its code
-
-        tf_setup.load()
-        from baselines_lite.common.networks.builders import options_of
+        from baselines_lite.common.networks.builders import options_of  # a network of one's own: needs its code
 
         hints = options_of(network)
         known = set(hints)

@@ -1,17 +1,26 @@
 """TensorFlow's start: quiet import, threads per rank, one GPU per local rank. Before TensorFlow runs its first op.
 
-And the threads of the other pools of a process, NumPy's and SciPy's BLAS, while it computes.
+The threads of the other pools of a process, NumPy's and SciPy's BLAS, while it computes. And the import of modules that
+the user names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
 import os
 import platform
 import re
+import sys
+import sysconfig
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
 
 
@@ -38,10 +47,49 @@ def quiet() -> Iterator[None]:
             os.close(stderr)
 
 
+class QuietImport(importlib.abc.MetaPathFinder):
+    """Makes TensorFlow's import quiet, wherever it is imported first: in our files or in the user's."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+                  ) -> importlib.machinery.ModuleSpec | None:
+        """As Python's own; what it finds is executed quietly."""
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == "tensorflow" else None
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = quiet()(spec.loader.exec_module)
+        return spec
+
+
+sys.meta_path.insert(0, QuietImport())
+
+
 def load() -> None:
-    """Imports TensorFlow quietly."""
-    with quiet():
-        import tensorflow  # noqa: F401
+    """Imports TensorFlow."""
+    import tensorflow  # noqa: F401
+
+
+def imported(module: str, what: str) -> ModuleType:
+    """The module of that name, which the user has named for `what`.
+
+    Raises UserError where it cannot be imported: with the place in the user's own code, not with the way there.
+    """
+    try:
+        return importlib.import_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot import {what}: {failure(error)}") from None
+
+
+def failure(error: Exception) -> str:
+    """An exception out of an import in one line, after its last place outside of Python's own and installed files."""
+    said = " ".join(f"{'' if isinstance(error, ImportError) else f'{type(error).__name__}: '}{error}".split())
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    common = os.path.dirname(os.path.dirname(__file__))
+    others = ("<frozen", *(os.path.join(folder, "") for folder in (
+        common, *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))))
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+    return f"{own[-1].filename}, line {own[-1].lineno}: {said}" if own else said
 
 
 def threads_per_rank(comm: Comm) -> int:
