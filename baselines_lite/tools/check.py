@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from baselines_lite.command_line import complete, parse
 from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.options import Json, option, option_table, override
@@ -46,19 +48,22 @@ def main(arguments: Sequence[str]) -> int:
 
 def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
     """Sentences about an environment, each with whether it tells of a rule that is broken."""
-    import numpy as np
-
-    from baselines_lite.common.envs.env_rules import broken_rule, check_class, fault_of_reset, fault_of_step
+    from baselines_lite.common.envs.env_rules import broken_rule, fault_of_class, fault_of_reset, fault_of_step
     from baselines_lite.common.envs.env_state import unknown_part
-    from baselines_lite.common.envs.make import find_spec, make_env, with_kwargs
-    from baselines_lite.common.networks.observations import Encoder, brief
-    from baselines_lite.common.system import tf_setup
-
-    tf_setup.load()  # quietly
+    from baselines_lite.common.envs.make import find_spec, make_raw, with_kwargs
     from baselines_lite.common.networks.distributions import make_pd
+    from baselines_lite.common.networks.observations import Encoder, brief
 
-    env = make_env(find_spec(with_kwargs(env_id, options.env_kwargs)))
-    check_class(env)
+    try:
+        env = make_raw(find_spec(with_kwargs(env_id, options.env_kwargs)))
+    except UserError as error:
+        if "must inherit from the gymnasium.Env class" not in str(error):
+            raise
+        yield True, str(error)  # as classes of the old Gym do
+        return
+    if fault := fault_of_class(env):
+        yield True, fault
+        return
     observations, actions = env.observation_space, env.action_space
     yield False, f"observations {brief(observations)}, actions {brief(actions)}"
     for name, make in (("observations", lambda: Encoder(observations)), ("actions", lambda: make_pd(actions))):
@@ -70,8 +75,8 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
     told: set[str] = set()
 
     def once(fault: str | None) -> Iterator[tuple[bool, str]]:
-        """A fault, where it has not been told yet; numbers in it do not make it another."""
-        key = "".join(letter for letter in fault or "" if not letter.isdigit())
+        """A fault, where it has not been told yet; numbers in it, and what follows a colon, do not make it another."""
+        key = "".join(letter for letter in (fault or "").partition(":")[0] if not letter.isdigit())
         if fault and key not in told:
             told.add(key)
             yield True, fault
@@ -79,9 +84,10 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
     firsts = []
     for _ in range(2):
         result = env.reset(seed=options.seed)
-        yield from once((fault := fault_of_reset(result, observations)) and f"reset() gave {fault}")
-        if told:
+        if fault := fault_of_reset(result, observations):
+            yield True, f"reset() gave {fault}"
             return
+        yield from once(not_finite("reset() gave", "an observation", result[0]))
         firsts.append(copy.deepcopy(result[0]))
     if not equal(*firsts):
         yield True, f"reset(seed={options.seed}) gave two observations that differ: draw from self.np_random"
@@ -100,10 +106,9 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
             yield True, f"step() gave {fault}"
             return
         obs, reward, terminated, truncated, _ = result
-        for what, value in (("the reward", reward), *(("an observation", leaf) for leaf in leaves_of(obs))):
-            if not np.isfinite(value).all():
-                yield from once(f"step() gave {what} that is not finite: {np.asarray(value)}")
-        outside += not observations.contains(obs)
+        yield from once(not_finite("step() gave", "a reward", reward))
+        yield from once(unsound := not_finite("step() gave", "an observation", obs))
+        outside += unsound is None and not observations.contains(obs)
         length, total = length + 1, total + float(reward)
         if terminated or truncated:
             lengths.append(length)
@@ -111,8 +116,8 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
             length, total = 0, 0.0
             obs, _ = env.reset()
     if outside:
-        yield False, (f"{outside:,} of {counted(options.steps, 'observation')} lie outside of the space's bounds or "
-                      "type: nothing here depends on that, other libraries may")
+        yield True, (f"{outside:,} of {counted(options.steps, 'observation')} lie outside of the space's bounds or "
+                     "type: runs here do not depend on that, other libraries may")
     yield False, (f"{options.steps / seconds:,.0f} steps/s; " + (
         f"{counted(len(lengths), 'episode')} of {min(lengths)} to {max(lengths)} steps, returns {min(returns):.5g} to "
         f"{max(returns):.5g}, with random actions" if lengths else
@@ -150,8 +155,15 @@ def leaves_of(obs: Any) -> Iterator[Any]:
         yield obs
 
 
-def equal(a: Any, b: Any) -> bool:
-    """Whether two observations are the same."""
-    import numpy as np
+def not_finite(gave: str, what: str, value: Any) -> str | None:
+    """The sentence about numbers that are not finite; None where they are."""
+    for leaf in map(np.asarray, leaves_of(value)):
+        if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
+            return f"{gave} {what} that is not finite: {leaf}"
+    return None
 
-    return all(np.array_equal(x, y) for x, y in zip(leaves_of(a), leaves_of(b), strict=True))
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two observations are the same; NaN is like NaN."""
+    pairs = zip(map(np.asarray, leaves_of(a)), map(np.asarray, leaves_of(b)), strict=True)
+    return all(np.array_equal(x, y, equal_nan=x.dtype.kind in "fc" and y.dtype.kind in "fc") for x, y in pairs)

@@ -65,7 +65,8 @@ AT_THE_START = {
     "its observation_space is None, where a gymnasium.Space is expected": NoSpaces,
     "its action_space is a tuple of 2 values, where a gymnasium.Space is expected": lambda: Named(action_space=(-1, 1)),
     r"NoSeed.reset does not take seed, where reset\(\*, seed=None, options=None\) is expected": NoSeed,
-    r"reset\(\) gave float32 of shape \(3,\), where a tuple \(observation, info\) is expected, info a dict":
+    r"reset\(\) gave float32 of shape \(3,\), where a tuple \(observation, info\) is expected, info a dict, "
+    "not the old observation alone":
         lambda: Named(GOOD),
     r"reset\(\) gave float32 of shape \(4,\) as the observation, where float32 of shape \(3,\) is expected":
         first(np.zeros(4, np.float32)),

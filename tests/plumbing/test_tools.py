@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from baselines_lite import registry
+from baselines_lite.common.envs.env_rules import fault_of_reset
 from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.tools import doctor
@@ -33,12 +34,14 @@ class Env(gym.Env):
 
     observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
 
-    def __init__(self, unseeded=False, nan=False, old=False, raises=False, wide=False, steps=5):
+    def __init__(self, unseeded=False, nan=False, blind=False, old=False, raises=False, wide=False, steps=5):
         self.unseeded, self.nan, self.old, self.raises, self.wide, self.steps = unseeded, nan, old, raises, wide, steps
+        self.blind = blind
 
     def see(self):
         rng = np.random if self.unseeded else self.np_random
-        return (rng.uniform(-1, 1, size=2) * (9 if self.wide else 1)).astype(np.float32)
+        seen = (rng.uniform(-1, 1, size=2) * (9 if self.wide else 1)).astype(np.float32)
+        return np.array([np.nan, seen[0]], np.float32) if self.blind else seen
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -53,15 +56,26 @@ class Env(gym.Env):
         return result[:4] if self.old else result
 
 
-gym.register("Env-v0", Env)
+class Old(Env):
+    def reset(self):
+        return super().reset()[0]
+
+
+class Foreign:
+    """What the old Gym's environments are to Gymnasium."""
+
+
+for kind in (Env, Old, Foreign):
+    gym.register(f"{kind.__name__}-v0", kind)
 
 
 @pytest.mark.parametrize(("kwargs", "status", "sentences"), [
     ("{}", 0, ["20 episodes of 5 to 5 steps, returns 5 to 5", "no rule of Gymnasium is broken", "get_state"]),
     ('{"steps": 500}', 0, ["no episode has ended within 100 steps"]),
-    ('{"wide": true}', 0, ["observations lie outside of the space's bounds", "no rule"]),
+    ('{"wide": true}', 1, [" of 100 observations lie outside of the space's bounds", "1 rule of Gymnasium b"]),
     ('{"unseeded": true}', 1, ["broken: reset(seed=0) gave two observations that differ", "do not repeat themselves"]),
-    ('{"nan": true}', 1, ["broken: step() gave the reward that is not finite: nan", "1 rule of Gymnasium broken"]),
+    ('{"nan": true}', 1, ["broken: step() gave a reward that is not finite: nan", "1 rule of Gymnasium broken"]),
+    ('{"blind": true}', 1, ["broken: reset() gave an observation that is not finite: [", "2 rules of Gymnasium b"]),
     ('{"old": true}', 1, ["broken: step() gave a tuple of 4 values, where a tuple"]),
     ('{"raises": true}', 1, ["raised ValueError: the wheel came off"])])
 def test_an_environment_is_looked_at(kwargs, status, sentences, main):
@@ -69,6 +83,24 @@ def test_an_environment_is_looked_at(kwargs, status, sentences, main):
     assert (done.returncode, done.stderr) == (status, "")
     for sentence in sentences:
         assert sentence in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("Old-v0", "broken: Old.reset does not take seed"), ("Foreign-v0", "must inherit from the gymnasium.Env class")])
+def test_the_old_gym_breaks_rules(name, words, main):
+    done = main("check", name)
+    assert done.returncode == 1 and done.stderr == "" and words in done.stdout
+    assert "1 rule of Gymnasium broken" in done.stdout
+
+
+def test_the_old_reset_is_named():
+    assert "not the old observation alone" in fault_of_reset(np.zeros(2, np.float32), Env.observation_space)
+
+
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "ALE/Pong-v5"])
+def test_a_look_is_as_quiet_as_a_run(env_id, cli):
+    done = cli("check", env_id, "--steps=5")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_is_registered_keeps_the_rules(main):

@@ -122,17 +122,24 @@ def check_class(env: Any) -> None:
     """Raises UserError unless an object is an environment with spaces whose `reset` takes what it is given."""
     if not isinstance(env, gym.Env):
         raise UserError(f"an environment must be a gymnasium.Env, not {kind_of(env)}")
+    if fault := fault_of_class(env):
+        raise broken(env, fault)
+
+
+def fault_of_class(env: gym.Env) -> str | None:
+    """What is wrong with an environment's spaces or the signature of its `reset`; None: nothing."""
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         if not isinstance(space, gym.Space):
-            raise broken(env, f"its {name} is {kind_of(space)}, where a gymnasium.Space is expected")
+            return f"its {name} is {kind_of(space)}, where a gymnasium.Space is expected"
     layer = env
     while layer is not None:
         for name in ("seed", "options"):
             if not takes(layer.reset, name):
-                raise broken(env, f"{type(layer).__name__}.reset does not take {name}, where reset(*, seed=None, "
-                                  "options=None) is expected")
+                return (f"{type(layer).__name__}.reset does not take {name}, where reset(*, seed=None, options=None) "
+                        "is expected")
         layer = layer.env if isinstance(layer, gym.Wrapper) else None
+    return None
 
 
 def takes(function: Callable[..., Any], keyword: str) -> bool:
@@ -147,7 +154,9 @@ def takes(function: Callable[..., Any], keyword: str) -> bool:
 def fault_of_reset(result: Any, space: gym.Space) -> str | None:
     """What is wrong with what `reset` gave, in words that follow "gave"; None: nothing."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
-        return f"{kind_of(result)}, where a tuple (observation, info) is expected, info a dict"
+        old = not isinstance(result, tuple) and misfit(result, space) is None
+        return (f"{kind_of(result)}, where a tuple (observation, info) is expected, info a dict"
+                f"{', not the old observation alone' * old}")
     return misfit(result[0], space)
 
 

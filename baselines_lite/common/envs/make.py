@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib
 import re
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import Json
+from baselines_lite.common.system.tf_setup import imported
 
 # Gymnasium's extra that brings a family's dependencies, where it is not our default.
 EXTRAS = {"mujoco": "baselines-lite[mujoco]", "box2d": "gymnasium[box2d]"}
@@ -57,14 +57,19 @@ def staggered(factory: Callable[[], gym.Env], age: float) -> gym.Env:
 
 def family_of(spec: EnvSpec | None) -> str:
     """The family whose preset fits: atari, mujoco, box2d, classic_control, toy_text or other."""
-    entry_point = spec.entry_point if spec is not None else None
-    module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    module = "" if spec is None else entry_module(spec)
     if module.startswith("ale_py"):
         return "atari"
     for family in ("mujoco", "box2d", "classic_control", "toy_text"):
         if module.startswith(f"gymnasium.envs.{family}"):
             return family
     return "other"
+
+
+def entry_module(spec: EnvSpec) -> str:
+    """The module from which an environment is made, with more behind it where that is a text."""
+    entry = spec.entry_point
+    return entry if isinstance(entry, str) else getattr(entry, "__module__", None) or ""
 
 
 def with_kwargs(env: Any, kwargs: Json | None) -> Any:
@@ -89,18 +94,25 @@ def find_spec(env_id: str | EnvSpec) -> EnvSpec:
         return env_id
     module, _, name = env_id.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"cannot import the module of the environment {env_id!r}: {error}") from None
+        imported(module, f"the module of the environment {env_id!r}")
     else:
         register_atari(name)
     try:
         return gym.spec(name)
     except gym.error.Error as error:
-        near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
+        prefix = f"{module}:" if module else ""
+        near = [prefix + each for each in difflib.get_close_matches(name, ids_after(module), n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"Gymnasium says: {str(error).splitlines()[0]}"
+        if not near and hasattr(sys.modules.get(module), name):
+            hint = f"the module has {name}, but it is not registered: gymnasium.register('{name}-v0', {name}) there"
         raise UserError(f"unknown environment {env_id!r}; {hint}") from None
+
+
+def ids_after(module: str) -> list[str]:
+    """The registered ids; where a module has registered some of its own, only these."""
+    names = module.partition(".")[0]
+    own = [name for name, spec in gym.registry.items() if module and entry_module(spec).partition(".")[0] == names]
+    return own or list(gym.registry)
 
 
 def register_atari(name: str) -> None:
@@ -125,6 +137,14 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> gym.Env:
         raise UserError(f"the environment {spec.id} needs a missing package ({error}); {hint}") from None
     except Exception as error:
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def make_raw(spec: EnvSpec) -> gym.Env:
+    """One environment without checks around it, as quiet as in a run; a game of Atari's as runs play it."""
+    if family_of(spec) == "atari":
+        return make_one(spec)
+    silence_mujoco(spec)
+    return make_env(spec)
 
 
 def make_one(env_id: str | EnvSpec, render_mode: str | None = None, verbose: bool = False,
