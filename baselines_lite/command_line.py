@@ -12,15 +12,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import importlib
-import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,15 +34,19 @@ from baselines_lite.common.experiment.config import (
     resolve,
 )
 from baselines_lite.common.networks.options import BUILT_IN
-from baselines_lite.common.system.errors import UserError, counted, unknown
-from baselines_lite.common.system.folders import own_folder, remove_unused, unused, writable
+from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.folders import now, own_folder, remove_unused, unused
 from baselines_lite.common.system.mpi import get_comm, launched_rank, launched_size
-from baselines_lite.common.system.options import FilePath, convert, option, option_table, override, rules_of, to_dict
+from baselines_lite.common.system.options import FilePath, convert, option, option_table, override, rules_of
+from baselines_lite.from_file import check_model_file, check_writable, env_of, evaluate, trained_in, watch
 
-# What a first argument without dashes asks for: modules with `main(arguments) -> exit status`.
-COMMANDS = {"plot": "baselines_lite.runs.plot", "sweep": "baselines_lite.runs.sweep",
-            "list": "baselines_lite.tools.listing", "check": "baselines_lite.tools.check",
-            "doctor": "baselines_lite.tools.doctor", "stubs": "baselines_lite.tools.stubs"}
+# What a first argument without dashes asks for: a module with `main(arguments) -> exit status`, and what it does.
+COMMANDS = {"plot": ("baselines_lite.runs.plot", "draws learning curves of runs: a picture, and a page"),
+            "sweep": ("baselines_lite.runs.sweep", "runs algorithms, environments, options and seeds; makes a table"),
+            "list": ("baselines_lite.tools.listing", "says which algorithms, networks, presets and ids there are"),
+            "check": ("baselines_lite.tools.check", "says whether an environment keeps Gymnasium's rules"),
+            "doctor": ("baselines_lite.tools.doctor", "says what is installed, what is missing and what mends it"),
+            "stubs": ("baselines_lite.tools.stubs", "writes the options of `learn` for editors and type checkers")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and arguments[0] in COMMANDS:
-            return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+            return importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        if arguments and re.fullmatch(r"[A-Za-z]\w*", arguments[0]):
+            raise UserError(f"{unknown('command', arguments[0], COMMANDS, list_all=False)}; commands are "
+                            f"{', '.join(COMMANDS)}; without one flags train: --alg=NAME --env=ID; --help says more")
         comm = get_comm()
         with comm.guarded():
             config = comm.broadcast(comm.together(lambda: config_of(parse(arguments)), root_only=True))
@@ -184,6 +187,10 @@ def train(options: dict[str, Any], command: CommandOptions, flags: Mapping[str, 
         folder, facts = found
         command = comm.together(lambda: named_as(command, facts["settings"], flags))
         options["log_path"] = folder
+    at = comm.broadcast(comm.together(lambda: place_of_file(options, command), root_only=True))
+    if at is not None:
+        command, options = dataclasses.replace(command, env=at["env"]), {**at, **options}
+        del options["env"]
     algorithm, options, run = comm.together(lambda: checked(options, command))
     budget = run.num_timesteps if found is None or "num_timesteps" in options else None  # None: as it was
     given = run.log_path or run.dry_run
@@ -221,6 +228,19 @@ def named_as(command: CommandOptions, settings: Mapping[str, Any], flags: Mappin
     return dataclasses.replace(command, **{k: v for k, v in names.items() if k not in flags})
 
 
+def place_of_file(options: Mapping[str, Any], command: CommandOptions) -> dict[str, str] | None:
+    """The environment where the policy that training starts from was trained, where none is given; says so.
+
+    With its keywords, as options. Raises UserError.
+    """
+    path = options.get("load_path")
+    if command.env is not None or path is None:
+        return None
+    found = trained_in(FilePath(path))
+    print(f"the environment is {found['env']}, in which the policy of {path!r} was trained", flush=True)
+    return found
+
+
 def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:
     """The algorithm, its options and those of the run. Raises UserError for what can be told before a run is set up."""
     algorithm = registry.find(command.alg)
@@ -256,9 +276,8 @@ def check_before_loading(algorithm: ModuleType, env: str, options: dict[str, Any
     for kind in (RunOptions, algorithm.Config):  # before environments are loaded
         with_known(kind(), options)
     found = resolve(algorithm.Config, algorithm.PRESETS, family_of_id(env), options, ranks)
-    path = found.run.load_path
-    if path and launched_rank() == 0 and not os.path.isfile(path):  # rank 0 loads it for all
-        raise UserError(f"there is no model file {path!r}")
+    if found.run.load_path and launched_rank() == 0:  # which loads the file for all
+        check_model_file(found.run.load_path)
     return found
 
 
@@ -266,11 +285,6 @@ def default_log_path(command: CommandOptions) -> str:
     """The name of a folder below runs/, after algorithm, environment and time."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{algorithm_name(command.alg)}-{command.env}")
     return os.path.join("runs", f"{name}-{now()}")
-
-
-def now() -> str:
-    """The time of day as part of a folder's name."""
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, str]) -> None:
@@ -295,6 +309,7 @@ def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, 
         check_writable(path)
     if "alg" in flags:
         registry.find(command.alg)  # the policy's class may be one of its own
+    check_model_file(run.load_path)
     policy = load(run.load_path, options.get("network"))
     env = command.env or env_of(policy, run.load_path)
     if command.alg in registry.ALGORITHMS and "alg" in flags and command.alg != policy.info.get("algorithm"):
@@ -306,71 +321,6 @@ def use_file(options: dict[str, Any], command: CommandOptions, flags: dict[str, 
         evaluate(policy, env, run, eval_json)
     if plays(command):
         watch(policy, env, command, run.log_path or os.path.dirname(run.load_path) or ".", run.seed)
-
-
-def evaluate(policy: Any, env: str, run: RunOptions, path: str) -> None:
-    """Plays whole episodes, nothing of them drawn; prints what came of them, and writes it to a JSON file."""
-    from baselines_lite.common.experiment.evaluation import atari_options, deterministic_in, play_episodes, summary
-    from baselines_lite.common.experiment.logger import versions
-
-    deterministic = deterministic_in(policy, env, run.eval_deterministic)
-    played = play_episodes(policy, env, run.eval_episodes, deterministic, run.seed)
-    found = summary(played)
-    interval = found["interval"]
-    spread = "" if interval is None else (f", standard error {found['std_error']:.3g}, 95% interval {interval[0]:.5g} "
-                                          f"to {interval[1]:.5g} (Student t)")
-    print(f"mean return {found['mean']:.5g} over {counted(len(played), 'episode')} of {env}, "
-          f"{'the most probable actions' if deterministic else 'actions drawn'}{spread}; least {found['min']:.5g}, "
-          f"greatest {found['max']:.5g}; {found['cut']} cut off by a time limit", flush=True)
-    atari = atari_options(policy, env)
-    with open(run.load_path, "rb") as file:
-        model = {"path": run.load_path, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    found = {"env": env, "env_kwargs": policy.info.get("env_kwargs"),
-             "algorithm": policy.info.get("algorithm"), "seed": run.seed, "deterministic": deterministic,
-             "atari": atari and to_dict(atari), **found, "returns": [episode.ret for episode in played],
-             "lengths": [episode.length for episode in played], "model": model, "versions": versions()}
-    try:
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write the file {path!r}: {error.strerror}") from None
-    print(f"written to {path}")
-
-
-def check_writable(path: str) -> None:
-    """Makes a file's folder if need be. Raises UserError where the file cannot be written."""
-    if os.path.isdir(path) or not writable(Path(path).parent):
-        raise UserError(f"cannot write the file {path!r}: "
-                        + ("it is a folder" if os.path.isdir(path) else "its folder is not writable"))
-
-
-def env_of(policy: Any, path: str) -> str:
-    """The environment in which a file's policy was trained. Raises UserError where that would import a module."""
-    env = policy.info.get("env")
-    if env is None:
-        raise UserError(f"the model file {path!r} does not say in which environment it was trained; give --env=ID")
-    module, colon, _ = env.rpartition(":")
-    if colon and module not in sys.modules:
-        raise UserError(f"the model file {path!r} was trained in {env}, from a module that nobody has imported; if you "
-                        f"trust it, give --env={env}")
-    return env
-
-
-def watch(policy: Any, env: str, command: CommandOptions, folder: str, seed: int = 0) -> None:
-    """Plays episodes in a window, or into --record, or into a video below `folder`; prints their returns."""
-    from baselines_lite.common.envs.video import has_display
-    from baselines_lite.common.experiment.evaluation import watch_episodes
-
-    path = command.record
-    if path is None and not has_display():
-        path = os.path.join(own_folder(os.path.join(folder, "videos", now())), "episodes.mp4")
-        print(f"no display: the video goes to {path}", flush=True)
-    returns = []
-    for episode in watch_episodes(policy, env, command.play_episodes, command.deterministic, seed, path):
-        returns.append(episode.ret)
-        print(f"episode {len(returns)}: return {episode.ret:.1f}{', cut off by the time limit' if episode.cut else ''}",
-              flush=True)
-    print(f"mean return {sum(returns) / len(returns):.1f} over {counted(len(returns), 'episode')}"
-          + (f", recorded in {path}" if command.record else ""))
 
 
 def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
@@ -393,12 +343,14 @@ def help_text(command: CommandOptions, flags: Mapping[str, Any]) -> str:
             rest += ["", f"network {name}:", option_table(own)]
         rest += ["", "Atari games:", option_table(AtariOptions)]
     else:
-        rest = ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
+        rest = ["", "commands, in place of flags; --help after one lists its own:"]
+        rest += [f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
+        rest += ["", "--alg=NAME --help lists that algorithm's hyperparameters:"]
         rest += [f"  {name:<10} {row.paper}" for name, row in registry.ALGORITHMS.items()]
     usage = ["usage: [mpirun -np N] python run.py --alg=NAME --env=ID [--FLAG=VALUE ...]",
              "       python run.py --load_path=FILE --play | --record=FILE.mp4 | --eval_episodes=100",
              f"       python run.py {'|'.join(COMMANDS)} ...   (--help after it lists its flags)"]
-    return "\n".join([*usage, "", "command:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
+    return "\n".join([*usage, "", "command line:", option_table(CommandOptions), "", "run:", option_table(run), *rest])
 
 
 def networks_of(config: Any) -> dict[str, type]:

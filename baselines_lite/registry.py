@@ -12,6 +12,7 @@ import re
 from types import ModuleType
 
 from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.tf_setup import imported
 
 EVERY = ("Discrete", "MultiDiscrete", "MultiBinary", "Box")
 NETWORKS = "mlp, cnn"
@@ -61,13 +62,7 @@ def find(name: str) -> ModuleType:
 
 def one_of_ones_own(path: str) -> ModuleType:
     """The module at a dotted path, which must have an algorithm's parts. Raises UserError."""
-    from baselines_lite.common.system import tf_setup
-
-    tf_setup.load()  # a package of one's own may import TensorFlow at once: quietly
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise UserError(f"cannot import the algorithm {path!r}: {error}") from None
+    module = imported(path, f"the algorithm {path!r}")
     for part in ("learn", "Config", "PRESETS"):
         if not hasattr(module, part):
             raise UserError(f"the module {path} is no algorithm: it has no {part}")

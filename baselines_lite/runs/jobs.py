@@ -129,7 +129,7 @@ def code_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Any]:
     an environment's say (but not of what these import from elsewhere). Commit and versions are recorded beside it.
     """
     paths = {path for folder in ("common", *packages_of(alg)) for path in PACKAGE.joinpath(folder).rglob("*.py")}
-    paths |= {PACKAGE / name for name in ("__init__.py", "command_line.py", "registry.py", "run.py")}
+    paths |= {PACKAGE / name for name in ("__init__.py", "command_line.py", "from_file.py", "registry.py", "run.py")}
     for module in modules:
         with contextlib.suppress(ImportError, AttributeError):  # there is none: the run says so
             paths.add(Path(importlib.util.find_spec(module).origin))

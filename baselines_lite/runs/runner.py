@@ -23,9 +23,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from baselines_lite.command_line import now
 from baselines_lite.common.system.errors import UserError, counted
-from baselines_lite.common.system.folders import held, own_folder
+from baselines_lite.common.system.folders import held, now, own_folder
 from baselines_lite.common.system.stop_signals import STOP
 from baselines_lite.runs.jobs import Job, code_of, codes_of, environment, mpirun
 

@@ -15,7 +15,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from baselines_lite import __version__, evaluate, load, registry
+from baselines_lite import __version__, evaluate, load, ppo2, registry
+from baselines_lite.command_line import COMMANDS
 from baselines_lite.common.experiment.config import resolve
 from baselines_lite.common.networks.options import MlpOptions
 from baselines_lite.common.system.options import override, to_dict
@@ -252,6 +253,33 @@ def test_bad_input_gets_one_sentence(main, tmp_path, flags, words):
     refused(main(*rest, *flags), words, tmp_path)
 
 
+BROKEN = {"def x(:": "SyntaxError: invalid syntax", "1 / 0": "ZeroDivisionError: division by zero",
+          "raise ValueError('no such')": "ValueError: no such", "import nowhere": "No module named 'nowhere'"}
+
+
+@pytest.mark.parametrize(("code", "words"), BROKEN.items())
+@pytest.mark.parametrize("flag", ["--env=broken:Env-v0", "--network=broken:n", "--alg=broken", "--track=broken:Notes"])
+def test_an_error_in_ones_own_module_is_told_with_its_place(main, monkeypatch, tmp_path, flag, words, code):
+    (tmp_path / "broken.py").write_text(f"\n{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    given = ("--env=CartPole-v1",) * (not flag.startswith("--env"))
+    done = main(*given, flag, "--log_path=log")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: cannot import")
+    assert f"{tmp_path / 'broken.py'}, line 2: {words}" in done.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_suggested_environment_can_be_typed(main, monkeypatch, tmp_path):
+    (tmp_path / "worlds.py").write_text(
+        "import gymnasium as gym\nfrom baselines_lite.common.envs.toy_envs import Identity\n"
+        "class World(Identity): pass\nclass Moon(Identity): pass\ngym.register('World-v0', World)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "did you mean worlds:World-v0?" in main("--env=worlds:Wrold-v0").stderr
+    assert "did you mean worlds:World-v0?" in main("--env=worlds:World").stderr
+    assert "gymnasium.register('Moon-v0', Moon)" in main("--env=worlds:Moon").stderr
+
+
 def test_bad_input_gets_one_sentence_from_a_process_of_its_own(cli, tmp_path):
     refused(cli("--env=CartPole-v1", "--nminibatches=7"), "does not divide the batch", tmp_path)
 
@@ -290,9 +318,45 @@ def test_bad_model_files(trained, main, tmp_path):
 
 
 def test_training_goes_on_from_a_file(trained, main):
+    """In the environment where it was trained, where none is given."""
     folder, _ = trained
-    done = main(*RUN, f"--load_path={folder / 'log/model.safetensors'}", "--log_path=log")
+    model = folder / "log/model.safetensors"
+    for flags in (RUN, [flag for flag in RUN if "--env=" not in flag]):
+        done = main(*flags, f"--load_path={model}", "--log_path=log")
+        assert done.returncode == 0, done.stderr
+    assert f"the environment is CartPole-v1, in which the policy of '{model}' was trained" in done.stdout
+
+
+def test_training_from_a_file_takes_keywords_but_imports_nothing(main, tmp_path, uncompiled):
+    learn = {"total_timesteps": 64, "num_env": 1, "nsteps": 64, "view": "lines"}
+    ppo2.learn("CartPole-v1", **learn, env_kwargs={"sutton_barto_reward": True}, save_path=str(tmp_path / "kwargs"))
+    done = main("--load_path=kwargs", "--num_timesteps=64", "--nsteps=64", "--num_env=1", "--log_path=log")
     assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "log/config.json").read_text())["run"]
+    assert json.loads(run["env_kwargs"]) == {"sutton_barto_reward": True}
+    data = (tmp_path / "kwargs").read_bytes()
+    (tmp_path / "module").write_bytes(data.replace(b"CartPole-v1", b"mine:Pole-1"))
+    done = main("--load_path=module", "--num_timesteps=64")
+    assert done.returncode == 2 and "if you trust it, give --env=mine:Pole-1" in done.stderr
+
+
+def test_a_folder_is_no_model_file(trained, main):
+    log = trained[0] / "log"
+    for flags in (("--env=CartPole-v1",), (), ("--play",), ("--eval_episodes=1",)):
+        done = main(f"--load_path={log}", *flags)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert f"give a file: --load_path={log / 'model.safetensors'} or" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "words"), [("docter", "unknown command 'docter'; did you mean doctor?; commands are"),
+                                             ("help", "commands are plot, sweep, list, check, doctor")])
+def test_a_word_that_is_no_command(main, name, words, tmp_path):
+    refused(main(name), words, tmp_path)
+
+
+def test_help_says_what_commands_do(main):
+    shown = main("--help").stdout
+    assert all(re.search(rf"^  {name} +\w+ \w+", shown, re.MULTILINE) for name in COMMANDS)
 
 
 def test_target_return_stops_early(main):

@@ -125,7 +125,7 @@ def test_a_tracker_of_ones_own_is_told_everything(main, tmp_path, uncompiled):
     done = main("--resume=r")
     assert done.returncode == 2 and "which imports a module: if you trust it, give --track=" in done.stderr
     for name, words in (("wandb", "--track=wandb needs a package"), ("wandbb", "did you mean wandb"),
-                        ("nowhere:X", "cannot use the tracker"), ("tests.plumbing.test_logger:X", "has no attribute"),
+                        ("nowhere:X", "cannot import the tracker"), ("tests.plumbing.test_logger:X", "has no class"),
                         ("tests.plumbing.test_logger:Half", "Half' has no method start: make it a subclass of")):
         for more in ("--log_path=new", "--dry_run"):
             done = main(*run[:-1], "--num_timesteps=32", f"--track={name}", more)

@@ -6,7 +6,6 @@ Rank 0 only.
 from __future__ import annotations
 
 import csv
-import importlib
 import importlib.util
 import json
 import math
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import baselines_lite
 from baselines_lite.common.experiment.view import View
 from baselines_lite.common.system.errors import UserError, counted, unknown
+from baselines_lite.common.system.tf_setup import imported
 from baselines_lite.common.system.version import __version__
 
 if TYPE_CHECKING:  # it loads TensorFlow
@@ -243,10 +243,10 @@ def make_trackers(run: Any) -> list[Tracker]:
         module, colon, name = TRACKERS.get(run.track, run.track).rpartition(":")
         if not colon:
             raise unknown("tracker", run.track, [*TRACKERS, "module:Class"])
-        try:
-            tracker = getattr(importlib.import_module(module), name)()
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"cannot use the tracker {run.track!r}: {error}") from None
+        kind = getattr(imported(module, f"the tracker {run.track!r}"), name, None)
+        if not callable(kind):
+            raise UserError(f"cannot use the tracker {run.track!r}: the module {module} has no class {name!r}")
+        tracker = kind()
         for method in ("start", "row", "close"):
             if not callable(getattr(tracker, method, None)):
                 raise UserError(f"the tracker {run.track!r} has no method {method}: make it a subclass of "

@@ -10,7 +10,6 @@ takes `compute` (a dtype) offers other arithmetic than that of its weights.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import typing
@@ -32,6 +31,7 @@ from baselines_lite.common.networks.options import (
 )
 from baselines_lite.common.networks.recurrent import Recurrent
 from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.tf_setup import imported
 
 Builder = Callable[..., Any]
 NETWORKS: dict[str, Builder] = {}
@@ -166,10 +166,10 @@ def find(network: str) -> Builder:
     """The builder of a registered name, or of `module:function`. Raises UserError with the nearest names."""
     module, colon, function = network.partition(":")
     if colon:
-        try:
-            return getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"cannot import the network {network!r}: {error}") from None
+        found = imported(module, f"the network {network!r}")
+        if not callable(builder := getattr(found, function, None)):
+            raise UserError(f"cannot import the network {network!r}: the module {module} has no function {function!r}")
+        return builder
     if network not in NETWORKS:
         raise unknown("network", network, NETWORKS)
     return NETWORKS[network]

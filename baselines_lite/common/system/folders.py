@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import os
 import socket
@@ -16,6 +17,11 @@ try:
     import fcntl
 except ImportError:  # Windows: there nobody is kept away
     fcntl = None
+
+
+def now() -> str:
+    """The time of day as part of a folder's name."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def own_folder(path: str) -> str:
