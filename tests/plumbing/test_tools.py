@@ -24,6 +24,15 @@ def test_what_there_is_to_choose_from(main):
     assert "deepq, preset baselines:" in done.stdout
     assert "CartPole-v1" in done.stdout and "Ant-v5" not in done.stdout
     assert "PongNoFrameskip-v4" in main("list", "--family=atari", "--alg=acer").stdout
+    done = main("list", "--family=atari", "--alg=ppo2,ddpg").stdout
+    listed = [line for line in done.splitlines() if line.startswith("  ")]
+    assert "ALE/Pong-v5" in done and " Pong-v4" not in "".join(listed) and "Adventure-v0: Adventure-v0 skips a" in done
+    assert "ddpg takes actions Box, which no environment here has" in done
+    done = main("list", "--family=toy_text", "--alg=ddpg")
+    assert (done.stdout, done.stderr) == ("ddpg takes actions Box, which no environment here has\n", "")
+    done = main("list", "--family=mujoco", "--alg=ddpg,deepq")
+    assert "with actions Box, for ddpg:" in done.stdout and "Ant-v5" in done.stdout and done.stderr == ""
+    assert "phys2d/CartPole-v1" in main("list", "--family=other").stdout.partition("not here")[2]
     for flag, word in (("--family=atary", "did you mean atari"), ("--alg=ppo3", "did you mean ppo2"), ("x", "x")):
         done = main("list", flag)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and word in done.stderr
