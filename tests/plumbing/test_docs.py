@@ -11,6 +11,7 @@ import pytest
 from mkdocs.exceptions import PluginError
 
 from baselines_lite import registry
+from baselines_lite.common.experiment.logger import EVALUATION
 from tests.conftest import ROOT
 from tests.plumbing.test_table import SHORT
 
@@ -90,7 +91,25 @@ def test_the_readme_links_every_page():
         assert (ROOT / link).exists(), link
 
 
-METRICS = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+def test_what_an_evaluation_gives_is_defined():
+    rows = re.findall(r"^\| `(\w+)` \| (?:`eval/(\w+)`)? ?\|", EVALUATIONS, re.MULTILINE)
+    assert [name for name, _ in rows] == list(EVALUATION)
+    assert [name for _, name in rows] == ["", *EVALUATION[1:]]
+
+
+def test_the_tracker_notes_returns_and_evaluations(tmp_path, monkeypatch, uncompiled):
+    (block,) = re.findall(r"^```python\n(.*?class Notes.*?)^```", (ROOT / "docs/python.md").read_text()
+                          .split("## Trackers")[1], re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_tracker.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    registry.find("ppo2").learn("CartPole-v1", 128, **SHORT["ppo2"] | {"nsteps": 64}, print_interval=1e9,
+                                eval_interval=1, eval_episodes=1, track="my_tracker:Notes")
+    assert re.fullmatch(r"128 eval/mean [\d.]+\n128 eprewmean [\d.]+\n", (tmp_path / "notes.txt").read_text())
+
+
+METRICS, EVALUATIONS = (ROOT / "docs/metrics.md").read_text().split("## Evaluations")
+METRICS = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", METRICS, re.MULTILINE)
 METRICS = [name for names in METRICS for name in re.findall(r"\w+", names)]
 SEEN = set()
 # Options that bring columns of their own.
