@@ -4,7 +4,8 @@
     ::: ppo2/ppo2.py loss_and_stats advs ratio   of its statements those that give these names a value
 
 The source is read when the site is built; what is not there ends the build. A formula, $x$ in a line or $$x$$ alone,
-becomes MathML, which browsers draw themselves: no script, no request.
+becomes MathML, which browsers draw themselves: no script, no request. Words of code that is not highlighted have a
+span around each, which extra.css keeps whole: a browser breaks a flag at its hyphens.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """A page with MathML in place of the formulas that arithmatex has marked."""
-    return re.sub(r'(<(?:span|div) class="arithmatex">)\\([(\[])(.*?)\\[)\]]<',
-                  lambda m: f"{m[1]}{mathml(html.unescape(m[3]), 'block' if m[2] == '[' else 'inline')}<", content,
-                  flags=re.DOTALL)
+    """A page with MathML in place of the formulas that arithmatex has marked, and the words of plain code marked."""
+    content = re.sub(r'(<(?:span|div) class="arithmatex">)\\([(\[])(.*?)\\[)\]]<',
+                     lambda m: f"{m[1]}{mathml(html.unescape(m[3]), 'block' if m[2] == '[' else 'inline')}<", content,
+                     flags=re.DOTALL)
+    return re.sub(r"(?<=<code>)[^<]+(?=</code>)", whole_words, content)
+
+
+def whole_words(code: re.Match[str]) -> str:
+    """Code with a span around each word that is no longer than fits a narrow column."""
+    return re.sub(r"(?<!\S)\S{1,32}(?!\S)", r'<span class="word">\g<0></span>', code[0])
 
 
 def source(path: str, name: str, assigned: list[str]) -> str:

@@ -53,7 +53,24 @@ def test_an_algorithm_s_page_names_its_options_and_metrics(name):
     assert metrics <= {*METRICS, "normalize_returns"}
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+def test_lines_of_code_fit_the_page(path):
+    """80 columns beside a table of contents; a file that has a title, in smaller print, all 120 without one."""
+    text = path.read_text()
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert all(len(line) <= 80 for _, code in blocks for line in code.splitlines())
+    for kind, code in blocks:
+        if code.startswith("--8<--") and ".py" in code:
+            assert "title=" in kind and text.startswith("---\nhide: [toc]\n---\n"), code
+
+
 HOOKS = runpy.run_path(str(ROOT / "docs/hooks.py"))
+
+
+def test_a_flag_is_one_word():
+    found = HOOKS["on_page_content"](f'of <code>--vec=async {"x" * 40}</code>, highlighted <code><b>--vec</b></code>')
+    assert found == (f'of <code><span class="word">--vec=async</span> {"x" * 40}</code>, '
+                     'highlighted <code><b>--vec</b></code>')
 
 
 def test_source_is_what_the_file_has():
