@@ -25,6 +25,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
         page = (tmp_path / f"algorithms/{name}/index.html").read_text()
         assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in page, "formulas are drawn"
         assert "suite/task" in page, "the README's results are in it"
+        assert 'href="../../spaces/">the table of spaces<' in page, "a link that goes elsewhere from the README"
         assert not re.search(r":::|--8&lt;--|\\[(\[]|<script[^>]*src=.https?:", page), "nothing is left, or fetched"
 
 
