@@ -57,7 +57,7 @@ class CommandOptions:
     env: str = option(None, "Gymnasium id, or module:Id")
     config: FilePath | None = option(None, "JSON file with options by name, or the config.json of a run; flags "
                                      "override it")
-    play: bool = option(False, "play with the policy: the one just trained, or the one of --load_path")
+    play: bool = option(False, "play with the policy, drawing actions: the one just trained, or the one of --load_path")
     record: FilePath | None = option(None, "play into this .mp4 or .gif file, one episode after the other, without a "
                                      "window")
     play_episodes: int = option(5, "episodes to play or record", low=1)

@@ -162,7 +162,7 @@ def learn(
     eval_interval: updates between two evaluations, in environments of their own and whole, unclipped games; one follows
         the last update too; 0: none
     eval_episodes: episodes of an evaluation, over all ranks; with --load_path and without --num_timesteps: evaluate the
-        file's policy in so many
+        file's policy in so many, acting as eval_deterministic says
     eval_deterministic: evaluate the most probable actions instead of drawing them (default: but for Atari games, where
         such a policy may stall)
     save_video_interval: environment steps of rank 0 between two recorded videos; 0: none

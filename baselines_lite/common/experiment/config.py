@@ -65,7 +65,8 @@ class RunOptions:
     eval_interval: int = option(0, "updates between two evaluations, in environments of their own and whole, unclipped "
                                 "games; one follows the last update too; 0: none", low=0)
     eval_episodes: int = option(10, "episodes of an evaluation, over all ranks; with --load_path and without "
-                                "--num_timesteps: evaluate the file's policy in so many", low=1)
+                                "--num_timesteps: evaluate the file's policy in so many, acting as eval_deterministic "
+                                "says", low=1)
     eval_deterministic: bool | None = option(None, "evaluate the most probable actions instead of drawing them "
                                              "(default: but for Atari games, where such a policy may stall)")
     save_video_interval: int = option(0, "environment steps of rank 0 between two recorded videos; 0: none", low=0)
