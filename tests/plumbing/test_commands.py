@@ -29,7 +29,6 @@ PROGRAM = re.compile(r"(?:\bpython (run\.py|-m [\w.]+|[\w/]+\.py)|(?<!\S)baselin
 OURS = ("run.py", "-m baselines_lite.run", None)  # None: the installed command
 LEFT_OUT = {
     "python -m baselines.run": "the original's",
-    "python examples/numpy_policy.py cartpole.safetensors": "test_examples.py calls what is in it",
     "mpirun -np 4 python examples/mpi_script.py cartpole.safetensors": "test_examples.py runs it",
     "python benchmarks/tables.py --check": "test_readme.py runs it",
 }

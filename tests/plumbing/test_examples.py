@@ -19,7 +19,7 @@ from examples.callback import UntilCertain
 from examples.sac.policy import SoftActorCritic, squashed
 from examples.sac.sac import STATS, Update
 from tests.conftest import MPIRUN, ROOT
-from tests.plumbing.test_table import SHORT
+from tests.plumbing.test_table import SHORT, Anything
 
 QUIET = {"print_interval": 1e9}
 
@@ -43,15 +43,60 @@ def test_a_policy_learns_the_corridor():
     assert [policy.predict(np.array([x / 10], np.float32), deterministic=True)[0] for x in range(10)] == [1] * 10
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_numpy_says_what_the_policy_does(env, tmp_path, uncompiled):
-    policy = ppo2.learn(env, 160, **SHORT["ppo2"], **QUIET, normalize_observations=True, num_hidden=8)
+BOXES = {"bounded": gym.spaces.Box(np.float32([[0, -10]]), np.float32([[100, 1]])),
+         "half": gym.spaces.Box(np.float32([-np.inf, 0]), np.float32([0.5, 90])),
+         "discrete": gym.spaces.Discrete(3, start=4)}
+
+
+@pytest.mark.parametrize("options", [
+    {"normalize_observations": True}, {"layer_norm": True}, {"activation": "relu", "sizes": "8,16,4"},
+    {"activation": "elu", "layer_norm": True, "normalize_observations": True, "value_network": "shared"}], ids=str)
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", *BOXES])
+def test_numpy_does_what_the_policy_does(env, options, tmp_path, uncompiled):
+    make = (lambda: Anything(gym.spaces.Box(-9, 9, (2, 2)), BOXES[env])) if env in BOXES else env
+    policy = ppo2.learn(make, 64, **SHORT["ppo2"], **QUIET, **{"num_hidden": 8, **options})
+    policy.pi_head.w.assign(np.random.default_rng(1).normal(size=policy.pi_head.w.shape).astype(np.float32))
     path = str(tmp_path / "m.safetensors")
     policy.save(path)
-    act, loaded = numpy_policy.policy_of(path), load(path)
-    for obs in np.random.default_rng(0).normal(size=(20, *policy.observation_space.shape)):
-        head = loaded.actor()(loaded.features(obs[None]), None).heads[0]
-        np.testing.assert_allclose(act(obs), head[: len(act(obs))], rtol=1e-4, atol=1e-5)
+    act, about = numpy_policy.policy_of(path)
+    assert about["algorithm"] == "ppo2" and (env in BOXES or about["env"] == env)
+    seen = np.random.default_rng(0).normal(size=(50, *policy.observation_space.shape)).astype(np.float32)
+    taken = policy.predict(seen, deterministic=True)[0]
+    np.testing.assert_allclose([act(obs) for obs in seen], taken, rtol=1e-4, atol=1e-4)
+    assert len(np.unique(taken)) > 1
+
+
+def test_numpy_plays_a_model_file(tmp_path, uncompiled):
+    policy = ppo2.learn("CartPole-v1", 64, **SHORT["ppo2"], **QUIET, num_hidden=8)
+    path = str(tmp_path / "m.safetensors")
+    policy.save(path)
+    env, length, over = gym.make("CartPole-v1"), 0, False
+    obs, _ = env.reset(seed=0)
+    while not over:
+        obs, _, *ends, _ = env.step(policy.predict(obs, deterministic=True)[0])
+        length, over = length + 1, any(ends)
+
+    def play(*arguments):
+        done = subprocess.run([sys.executable, "examples/numpy_policy.py", *arguments], cwd=ROOT, capture_output=True,
+                              text=True)
+        return done.returncode, done.stdout, done.stderr.splitlines()[-1:]
+
+    assert play(path) == play(path, "CartPole-v1") == (0, f"return {length}\n", [])
+    for arguments, why in (((), "required: model"), ((f"{path}.none",), "cannot use"), (("README.md",), "cannot use")):
+        status, _, told = play(*arguments)
+        assert status and why in told[0]
+
+
+@pytest.mark.parametrize(("env", "options", "why"), [
+    ("CartPole-v1", {"network": "lstm", "nlstm": 8}, "network is lstm"),
+    ("FrozenLake-v1", {"num_hidden": 8}, "observation space is Discrete"),
+    (lambda: Anything(gym.spaces.Box(0, 9, (2,), np.uint8), BOXES["half"]), {"num_hidden": 8}, "are bytes"),
+    (lambda: Anything(BOXES["half"], gym.spaces.MultiBinary(2)), {"num_hidden": 8}, "action space is MultiBinary")])
+def test_numpy_refuses_what_it_would_do_wrongly(env, options, why, tmp_path, uncompiled):
+    path = str(tmp_path / "m.safetensors")
+    ppo2.learn(env, 64, **SHORT["ppo2"], **QUIET, **options).save(path)
+    with pytest.raises(ValueError, match=why):
+        numpy_policy.policy_of(path)
 
 
 @pytest.mark.parametrize("own", [
