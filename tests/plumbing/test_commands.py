@@ -72,8 +72,9 @@ def place(tmp_path_factory):
         "import gymnasium as gym\nfrom examples.corridor import Corridor as MyEnv\n"
         "from examples.gated import gated as my_network\ngym.register('MyEnv-v0', MyEnv, max_episode_steps=100)\n")
     shutil.copytree(ROOT / "baselines_lite/ppo2", folder / "my_lab/my_ppo")
+    shutil.copytree(ROOT / "examples/reinforce", folder / "myalg")
     yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("my_module", "my_lab")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("my_module", "my_lab", "myalg")]:
         del sys.modules[name]
 
 

@@ -1,5 +1,7 @@
 """The examples do what their first lines say."""
 
+import re
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -111,6 +113,23 @@ def test_an_algorithm_of_ones_own_goes_on_to_the_bit(own, main, tmp_path, uncomp
     assert main(*flags, "--num_timesteps=96", "--log_path=part", "--resume=auto").returncode == 0
     whole, part = (load(str(tmp_path / name / "model.safetensors")).contents() for name in ("whole", "part"))
     assert all(np.array_equal(np.array(a), np.array(part[name])) for name, a in whole.items())
+
+
+def test_the_guide_leads_from_an_empty_folder_to_a_tested_algorithm(tmp_path, monkeypatch, uncompiled):
+    page = (ROOT / "docs/new_algorithm.md").read_text().split("## From a replay buffer")[0]
+    blocks = dict(re.findall(r'^```python title="(.*?)"\n(.*?)^```', page, re.DOTALL | re.MULTILINE))
+    assert list(blocks) == ["config.py", "reinforce.py", "__init__.py", "test_myalg.py"]
+    (tmp_path / "myalg").mkdir()
+    for name, text in blocks.items():
+        whole = re.fullmatch(r'--8<-- "(.*)"\n', text)
+        place = tmp_path if name.startswith("test_") else tmp_path / "myalg"
+        (place / name).write_text((ROOT / whole[1]).read_text() if whole else text)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        runpy.run_path(str(tmp_path / "test_myalg.py"))["test_it_goes_on_to_the_bit"](tmp_path / "log")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "myalg"]:
+            del sys.modules[name]
 
 
 @pytest.mark.slow
