@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -150,8 +151,8 @@ def mpi() -> Iterator[Finding]:
     beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
     launcher = shutil.which("mpirun") or shutil.which(beside)
     if launcher is None:
-        yield Finding(False, f"mpi4py {version}, but no mpirun on the PATH or beside Python: pip install "
-                      "'baselines-lite[mpi]'")
+        yield Finding(False, f"mpi4py {version}, but no mpirun on the PATH or beside Python: one process runs without "
+                      "it; several take pip install 'baselines-lite[mpi]'")
         return
     # Rank 0 speaks for all; where the launcher is of another MPI, each is alone, and rank 0.
     tell = ("from mpi4py import MPI; w = MPI.COMM_WORLD; found = len(w.gather(0) or []); "
@@ -166,6 +167,9 @@ def mpi() -> Iterator[Finding]:
     text = f"mpi4py {version} with {library}, started by {launcher}"
     if "found 2 " in said:
         yield Finding(True, f"{text}: two processes find each other")
+        if shutil.which("mpirun") is None:
+            yield Finding(False, "mpirun is not on the PATH, where a shell finds it: one process runs without it; for "
+                          f"several: export PATH={shlex.quote(os.path.dirname(beside))}:\"$PATH\"")
     elif "found 1 " in said:
         yield Finding(False, f"{text}: two processes do not find each other, because that launcher is of another MPI; "
                       f"use {beside if os.path.exists(beside) else 'that of ' + library.split()[0]}, or pip install "

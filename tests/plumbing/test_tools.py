@@ -151,6 +151,27 @@ def test_a_launcher_that_does_not_go_with_the_library_is_told(script, words, tmp
     assert words in found.text and found.good == ("find each other" in words and "do not" not in words)
 
 
+def test_a_launcher_that_no_shell_finds_is_told_with_what_mends_it(tmp_path, monkeypatch):
+    launcher(tmp_path, "echo found 2 by MPICH")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    works, hidden = doctor.mpi()
+    assert works.good and hidden.good is False and not hidden.needed
+    assert "one process runs without it" in hidden.text and f'export PATH={tmp_path}:"$PATH"' in hidden.text
+    (tmp_path / "mpirun").unlink()
+    (found,) = doctor.mpi()
+    assert found.good is False and not found.needed and "one process runs without it" in found.text
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    ("raise ImportError('libEGL.so.1: cannot open')", "cannot be imported: libEGL.so.1: cannot open"),
+    ("import no_such_part", "needs a missing package (No module named 'no_such_part'); pip install")])
+def test_why_mujoco_cannot_be_imported_is_told(code, words, cli, tmp_path):
+    (tmp_path / "mujoco.py").write_text(code)
+    done = cli("check", "HalfCheetah-v5", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_what_keeps_runs_back_is_the_exit_status(main, monkeypatch):
     """Each part is tried as itself above and in use; here only what comes of it."""
     parts = "python", "packages", "tensorflow", "cores", "mpi", "environments", "video"

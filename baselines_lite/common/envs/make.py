@@ -132,9 +132,12 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> gym.Env:
     try:
         return gym.make(spec, disable_env_checker=True, **({"render_mode": render_mode} if render_mode else {}))
     except gym.error.DependencyNotInstalled as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError):  # it is there, and broken
+            raise UserError(f"the environment {spec.id} needs a package that cannot be imported: {cause}") from None
         extra = EXTRAS.get(family_of(spec))
         hint = f"pip install '{extra}'" if extra else "install what it asks for"
-        raise UserError(f"the environment {spec.id} needs a missing package ({error}); {hint}") from None
+        raise UserError(f"the environment {spec.id} needs a missing package ({cause}); {hint}") from None
     except Exception as error:
         raise UserError(f"the environment {spec.id} cannot be made: {type(error).__name__}: {error}") from error
 
