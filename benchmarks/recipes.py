@@ -31,7 +31,8 @@ SCALED = {task.env: task for suite in SUITES.values() for task in suite.values()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="what the recipes are compared for")
     parser.add_argument("folders", type=Path, nargs="+", help="of sweeps of one algorithm, named as their recipes")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results lie")

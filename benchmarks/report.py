@@ -35,7 +35,8 @@ Runs = Mapping[str, Mapping[str, Sequence[Result]]]  # by task and algorithm
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, say what is not up to date")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where they lie")
     given = parser.parse_args(arguments)

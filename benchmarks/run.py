@@ -32,7 +32,8 @@ Place = tuple[str, str, str, int]  # suite, task, algorithm, seed
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--algs", help="algorithms, such as ppo2,a2c; default: all that a task has")
     parser.add_argument("--tasks", help="tasks of the suite; default: all")
@@ -57,7 +58,9 @@ def run(given: argparse.Namespace) -> int:
     todo = shard([pair for pair in wanted if states[pair[0].name] != "there"], given.shard)
     old = [name for name, found in states.items() if found == "old"]
     print(f"{given.suite}: {counted(list(states.values()).count('there'), 'result')} of {len(states)} there, "
-          f"{len(todo)} to do here" + (f"; of older code or another command: {', '.join(old)}" if old else ""))
+          f"{len(todo)} to do here" + (f"; {len(old)} of older code or another command:" if old else ""))
+    for name in old:
+        print(f"  {name}")
     if given.plan:
         return 0
     try:

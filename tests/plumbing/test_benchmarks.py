@@ -203,4 +203,11 @@ def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
     path = next((tmp_path / "alone/results").rglob("seed3.json"))
     path.write_text(path.read_text().replace('"code": "', '"code": "0'))
     result("alone", "--plan")
-    assert "1 to do here; of older code or another command: ppo2-CartPole-v1" in capfd.readouterr().out
+    assert "1 to do here; 1 of older code or another command:\n  ppo2-CartPole-v1" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("program", [recipes, report, run])
+def test_help_says_how_a_program_is_started(program, capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m {program.__name__} ")
