@@ -20,7 +20,10 @@ def test_it_tells_what_is_resolved_and_writes_nothing(alg, env, main, tmp_path, 
 def test_the_numbers_of_parameters(capsys, uncompiled):
     policy = ppo2.learn("CartPole-v1", dry_run=True, num_hidden=8, num_layers=1)
     assert isinstance(policy, Policy)  # not trained
-    assert "parameters: 107 (pi_head 18, pi_net 40, vf_head 9, vf_net 40)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "parameters: 107 (pi_head 18, pi_net 40, vf_head 9, vf_net 40)" in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ["num_hidden", "8", "given"] in lines and ["activation", "tanh", "default"] in lines
 
 
 def test_it_does_not_go_on_with_a_run(main):

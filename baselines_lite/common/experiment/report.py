@@ -20,6 +20,7 @@ from baselines_lite.common.experiment.plotting import plot_run
 from baselines_lite.common.experiment.resume import elsewhere, plain_options
 from baselines_lite.common.networks.distributions import is_far_from_unit
 from baselines_lite.common.networks.observations import brief
+from baselines_lite.common.networks.options import BUILT_IN
 from baselines_lite.common.networks.parameters import weights
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system import tf_setup
@@ -196,7 +197,8 @@ class Report:
         policy, cfg = self.policy, self.config
         usual = type(self.run)()
         told = {k: v for k, v in vars(self.run).items() if v != getattr(usual, k) or k in ("seed", "num_timesteps")}
-        told |= {**to_dict(cfg), **policy.network_options, **(policy.info["atari"] or {})}
+        usual = to_dict(BUILT_IN[policy.network]()) if policy.network in BUILT_IN else {}
+        told |= {**to_dict(cfg), **usual, **policy.network_options, **(policy.info["atari"] or {})}
         rows = [(name, str(value), "given" if name in self.given else "preset" if name in self.preset else "default")
                 for name, value in told.items()]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
