@@ -11,6 +11,7 @@ import pytest
 from mkdocs.exceptions import PluginError
 
 from baselines_lite import registry
+from baselines_lite.command_line import option_types
 from baselines_lite.common.experiment.logger import EVALUATION
 from tests.conftest import ROOT
 from tests.plumbing.test_table import SHORT
@@ -63,6 +64,14 @@ def test_lines_of_code_fit_the_page(path):
     for kind, code in blocks:
         if code.startswith("--8<--"):
             assert "title=" in kind and text.startswith("---\nhide: [toc]\n---\n"), code
+
+
+def test_the_names_of_others_lead_to_options_that_there_are():
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "docs/migrating.md").read_text(), re.MULTILINE)
+    found = {name for _, here in rows for name in re.findall(r"`(?:--)?([a-z_0-9]+)[`=]", here)}
+    options = {field.name for name in registry.ALGORITHMS for kind in option_types(registry.find(name))
+               for field in dataclasses.fields(kind)}
+    assert found - options - {*registry.ALGORITHMS} == {"evaluate", "callback", "batch_size"} - options
 
 
 HOOKS = runpy.run_path(str(ROOT / "docs/hooks.py"))
