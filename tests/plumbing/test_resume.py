@@ -287,7 +287,7 @@ def test_another_run_is_refused_by_name(tmp_path):
 
 def test_as_many_ranks_as_before():
     then = {"algorithm": "ppo2", "env": "CartPole-v1", "ranks": 2, "num_timesteps": 9}
-    with pytest.raises(UserError, match="has 2 ranks, not 1: start it with mpirun -np 2"):
+    with pytest.raises(UserError, match="has ranks=2, not 1: start it with mpirun -np 2"):
         check_same(then, {**then, "ranks": 1}, None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import FilePath, Json, convert
 from baselines_lite.common.system.schedules import Schedule
 
@@ -84,12 +84,10 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> 
     """
     first = ("algorithm", "env", "ranks")  # on which the others depend
     for name in (*first, *sorted({*then, *now} - FREE - {"num_timesteps", *first})):
-        if name == "ranks" and then.get(name) != now[name]:
-            raise UserError(f"the run that is to go on has {counted(then[name], 'rank')}, not {now[name]}: start it "
-                            f"with mpirun -np {then[name]}, or begin another run")
         if then.get(name) != now.get(name):
-            raise UserError(f"the run that is to go on has {name}={then.get(name)}, not {now.get(name)}: leave it "
-                            "away, or begin another run")
+            remedy = f"start it with mpirun -np {then.get(name)}" if name == "ranks" else "leave it away"
+            raise UserError(f"the run that is to go on has {name}={then.get(name)}, not {now.get(name)}: {remedy}, or "
+                            "begin another run")
     before, after = then["num_timesteps"], now["num_timesteps"]
     if after == before:
         return []
