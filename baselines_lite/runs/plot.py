@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def draw(arguments: Sequence[str]) -> None:
         raise unknown("format of a picture", ending, known)
     if options.html:
         require_plotly()
-    found = find_runs(paths)
+    found = find_runs([os.path.expanduser(path) for path in paths])
     runs = [run for run in found if len(run.returns)]
     empty = ", ".join(repr(str(run.folder)) for run in found if not len(run.returns))
     if not runs:

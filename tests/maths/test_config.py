@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from baselines_lite import registry
@@ -79,8 +80,9 @@ def test_one_environment_gives_as_many_samples_as_the_presets(values, num_env, n
 
 def test_a_presets_network_options_are_for_its_own_network():
     ddpg = registry.find("ddpg")
-    for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"sizes": [32, 16]}, "32, 16"),
-                             ({"sizes": (32,)}, "32"), ({"sizes": "[8, 4]"}, "8, 4"), ({"preset": "baselines"}, None)):
+    for values, expected in (({}, "400,300"), ({"sizes": "8"}, "8"), ({"sizes": [32, 16]}, "32,16"),
+                             ({"sizes": (32,)}, "32"), ({"sizes": np.array([4, 2])}, "4,2"),
+                             ({"sizes": "[8, 4]"}, "8, 4"), ({"preset": "baselines"}, None)):
         found = resolve(ddpg.Config, ddpg.PRESETS, "mujoco", values)
         assert found.network_options.get("sizes") == expected
     trpo = registry.find("trpo_mpi")

@@ -170,12 +170,16 @@ def test_what_nothing_can_be_predicted_of():
     policy = ActorCritic(BOX, DISCRETE, network="lstm")
     batch = np.zeros((3, *BOX.shape))
     state = policy.predict(batch)[1]
-    with pytest.raises(UserError, match="state is of 3 observations, not of 2"):
+    with pytest.raises(UserError, match=r"state must be of 2 observations, not of the shape \(3, "):
         policy.predict(batch[:2], state)
-    with pytest.raises(UserError, match="firsts is of 1 observation, not of 3"):
+    with pytest.raises(UserError, match=r"firsts must be of 3 observations, not of the shape \(1,\)"):
         policy.predict(batch, state, [True])
+    with pytest.raises(UserError, match=r"state must be of 3 observations, not of the shape \(\)"):
+        policy.predict(batch, 5)
+    with pytest.raises(UserError, match="an observation or the state is not finite"):
+        policy.predict(batch, state * np.nan)
     batch[1] = np.nan
-    with pytest.raises(UserError, match="an observation is not finite"):
+    with pytest.raises(UserError, match="an observation or the state is not finite"):
         policy.predict(batch, state)
 
 

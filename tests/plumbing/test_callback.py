@@ -52,7 +52,7 @@ def test_what_it_raises_comes_out(error, uncompiled):
         ppo2.learn("CartPole-v1", 320, **SHORT["ppo2"], callback=3)
 
 
-def test_what_it_writes_is_logged(tmp_path, uncompiled):
+def test_what_it_writes_is_logged(tmp_path, capfd, uncompiled):
     def callback(after):
         after.figures["twice"] = np.float32(2 * after.nupdates)
         if after.nupdates != 2:
@@ -63,11 +63,23 @@ def test_what_it_writes_is_logged(tmp_path, uncompiled):
     with (tmp_path / "progress.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["twice"], row["some"]) for row in rows] == [("2", "1"), ("4", ""), ("6", "3")]
-    with pytest.raises(UserError, match=r"late is no column of progress.csv.* from the first update on"):
-        ppo2.learn("CartPole-v1", 48, **options, callback=lambda after: after.nupdates > 1 and (
-            after.figures.update(late=1)), log_path=str(tmp_path))
-    with pytest.raises(UserError, match="figure 'words' must be a number, not 'many'"):
-        ppo2.learn("CartPole-v1", 48, **options, callback=lambda after: after.figures.update(words="many"))
+    capfd.readouterr()
+    ppo2.learn("CartPole-v1", 48, **options, callback=lambda after: after.figures.update(
+        {"best": after.evaluation} if after.nupdates == 1 else {"best": 5, "late": 1}), log_path=str(tmp_path))
+    assert capfd.readouterr().out.count("the figure late is no column of progress.csv") == 1
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        assert [row["best"] for row in csv.DictReader(file)] == ["", "5", "5"]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("words", "many", "figure 'words' must be a number, not 'many'"), ("lr", 5, "lr is a figure of the run's own"),
+    ("total_timesteps", 0, "total_timesteps is a figure of the run's own"), ("share_env", 0, "share_env is a figure"),
+    ("g,h", 5, "figure 'g,h' needs a text without commas"), ("x\ny", 5, "needs a text"),
+    (3, 1, "figure 3 needs a text")])
+def test_what_can_be_no_column(name, value, words, uncompiled):
+    with pytest.raises(UserError, match=words):
+        ppo2.learn("CartPole-v1", 48, **SHORT["ppo2"], **QUIET,
+                   callback=lambda after: after.figures.update({name: value}))
 
 
 def halves(remaining):
@@ -81,5 +93,8 @@ def test_a_schedule_of_ones_own(tmp_path, uncompiled):
     assert rates == [1e-3, 1e-3, 5e-4, 5e-4]
     with pytest.raises(UserError, match=r"has lr=tests.plumbing.test_callback.halves, not linear"):
         ppo2.learn("CartPole-v1", resume=str(tmp_path))
+    for wrong in (lambda: 1, lambda remaining: None):
+        with pytest.raises(UserError, match="must make a number of the fraction that remains"):
+            ppo2.learn("CartPole-v1", 64, lr=wrong)
     with pytest.raises(UserError, match="lr must be at least 0"):
         ppo2.learn("CartPole-v1", 64, lr=lambda remaining: -remaining)

@@ -427,6 +427,17 @@ def learn(env, total_timesteps, **options):
 """
 
 
+@pytest.mark.parametrize(("code", "words"), [
+    ("return None", "must give a module with out_size"), ("", "called with size, rng="), ("wide", "argument: 'width'")])
+def test_a_network_of_ones_own_that_does_not_fit_is_refused_in_a_sentence(main, monkeypatch, tmp_path, code, words):
+    arguments = {"": "size", "wide": "size, *, rng, dtype, name, width"}.get(code, "size, **others")
+    (tmp_path / "nets.py").write_text(f"def net({arguments}):\n    return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    (tmp_path / "none").mkdir()
+    refused(main("--env=CartPole-v1", "--network=nets:net"), words, tmp_path / "none")
+
+
 @pytest.mark.parametrize("flags", [("--network=mine:sequential", "--width=5"), ("--network=mine:module",),
                                    ("--alg=mine.again",), ("--env=mine:Pole-v0",)])
 def test_parts_of_ones_own_from_outside_the_package(main, monkeypatch, tmp_path, flags):

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from baselines_lite import UserError, ppo2
+from baselines_lite import UserError, a2c, ppo2
 from baselines_lite.common.experiment.config import from_config
 from baselines_lite.ppo2.config import Config
 from tests.plumbing.test_table import SHORT
@@ -45,6 +45,8 @@ def test_a_config_or_a_dict(uncompiled):
     assert ppo2.learn("CartPole-v1", config=Config(seq_len=4), dry_run=True).info["config"] == {
         **ppo2.learn("CartPole-v1", dry_run=True).info["config"], "seq_len": 4}  # the preset's others
     cfg = dataclasses.replace(Config(), num_env=2, nsteps=8, nminibatches=2, noptepochs=1)
+    with pytest.raises(UserError, match=r"config is a baselines_lite.a2c.config.Config, not this algorithm's"):
+        ppo2.learn("CartPole-v1", config=a2c.Config(nsteps=8), dry_run=True)
     for given in (cfg, dataclasses.asdict(cfg)):
         assert from_config(pickle.loads(pickle.dumps(given))) == dataclasses.asdict(cfg)
         policy = ppo2.learn("CartPole-v1", config=given, lr=0.25, dry_run=True)

@@ -66,6 +66,11 @@ def weights(policy):
     return [v.numpy().tolist() for v in policy.trainable_variables]
 
 
+def test_a_file_is_no_policy():
+    with pytest.raises(UserError, match="must be a policy, such as load"):
+        play_episodes("model.safetensors", "CartPole-v1", 1, True, 0)
+
+
 def test_the_first_of_equally_good_policies_is_kept(tmp_path):
     constant = dict(lr="1e-2", cliprange="0.2", eval_interval=2, eval_episodes=3)
     after_two = learn(Five, 2, tmp_path, **constant)

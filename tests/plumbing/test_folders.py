@@ -172,7 +172,9 @@ def test_a_tilde_is_the_users_home(main, tmp_path, monkeypatch, uncompiled):
         done = main(*more)
         assert done.returncode == 0, done.stderr
     policy = ppo2.learn("CartPole-v1", **options, load_path=Path("~/model"), save_path="~/other")
-    assert policy is not None and (tmp_path / "home/other").is_file() and (tmp_path / "home/e.json").is_file()
+    policy.save("~/saved")
+    assert load("~/saved").info == policy.info and main("plot", "~/log", "--out=~/c.png").returncode == 0
+    assert {path.name for path in (tmp_path / "home").iterdir()} >= {"c.png", "other", "e.json"}
     assert not list(tmp_path.rglob("~"))
 
 

@@ -126,12 +126,20 @@ def test_a_tracker_of_ones_own_is_told_everything(main, tmp_path, uncompiled):
     assert done.returncode == 2 and "which imports a module: if you trust it, give --track=" in done.stderr
     for name, words in (("wandb", "--track=wandb needs a package"), ("wandbb", "did you mean wandb"),
                         ("nowhere:X", "cannot import the tracker"), ("tests.plumbing.test_logger:X", "has no class"),
-                        ("tests.plumbing.test_logger:Half", "Half' has no method start: make it a subclass of")):
+                        ("tests.plumbing.test_logger:Half", "Half' has no method start: make it a subclass of"),
+                        ("tests.plumbing.test_logger:Demanding", "Demanding' cannot be made: TypeError")):
         for more in ("--log_path=new", "--dry_run"):
             done = main(*run[:-1], "--num_timesteps=32", f"--track={name}", more)
             assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
     assert main(*run[:-1], "--num_timesteps=32", "--tensorboard", "--dry_run").returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+class Demanding(Notes):
+    """One that cannot be made as it is asked for."""
+
+    def __init__(self, key):
+        pass
 
 
 class Unreachable(Notes):

@@ -395,12 +395,15 @@ def from_config(given: Any) -> dict[str, Any]:
     return run | {k: v for part in parts for k, v in dict(part or {}).items()}
 
 
-def with_budget(options: Mapping[str, Any], total_timesteps: float | None) -> dict[str, Any]:
+def with_budget(options: Mapping[str, Any], total_timesteps: float | None, config_type: type) -> dict[str, Any]:
     """`learn`'s options, those of `config` and the budget among them: total_timesteps, or num_timesteps.
 
-    Raises UserError for both.
+    Raises UserError for both, and for a Config of another algorithm.
     """
     if options.get("config") is not None:
+        if isinstance(options["config"], Config) and not isinstance(options["config"], config_type):
+            kinds = (f"{kind.__module__}.{kind.__qualname__}" for kind in (type(options["config"]), config_type))
+            raise UserError("config is a {}, not this algorithm's {}".format(*kinds))
         own = from_config(options["config"])
         options = {**own, **{k: v for k, v in options.items() if k != "config"}}
         if total_timesteps is not None and "num_timesteps" in own:

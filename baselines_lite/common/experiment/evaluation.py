@@ -57,6 +57,8 @@ def play_episodes(policy: Policy, env: EnvLike, episodes: int, deterministic: bo
     that the frame cap cuts off are reported by a warning. Episodes begin where those of training with the same seed did
     not. Raises UserError if the environment's spaces are not the policy's.
     """
+    if not isinstance(policy, Policy):
+        raise UserError(f"what is evaluated must be a policy, such as load(FILE) gives, not {policy!r}")
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     atari, env = atari_options(policy, env), as_trained(policy, env)

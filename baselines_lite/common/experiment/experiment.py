@@ -89,7 +89,7 @@ class Experiment(Report):
         self.log_ends: dict[str, int] | None = None  # the log's lengths without a last row that is not due
         with self.comm.guarded():
             options, self.callback = self.comm.together(lambda: without_callback(options))
-            self.given, facts = self._asked(with_budget(options, total_timesteps))
+            self.given, facts = self._asked(with_budget(options, total_timesteps, config_type))
             self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
             told = {"algorithm": self.algorithm, "env": self.env_name, **self.settings(),
                     "callback": self.callback is not None}

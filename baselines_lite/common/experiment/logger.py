@@ -67,6 +67,7 @@ class Logger:
         self.path, self.view = None if path is None else Path(path), view
         self._trackers, self._resumed = list(trackers), resumed
         self._columns: list[str] | None = None
+        self._late: set[str] = set()  # figures that came after them
         self._files: dict[str, TextIO] = {}
         if self.path is not None:
             try:
@@ -158,15 +159,16 @@ class Logger:
     def row(self, values: dict[str, Any], *, last: bool = False) -> None:
         """Writes one row to the files, and shows it if it is time for it or the row is the last.
 
-        The first row has the columns; what a later one lacks is left empty. Raises UserError for one that is new.
+        The first row has the columns: what a later one lacks is left empty, what it has besides goes to trackers only.
         """
         if self._columns is None:
             self._columns = list(values)
             if self._files:
                 self._files["progress.csv"].write(",".join(self._columns) + "\n")
-        if new := sorted(set(values) - set(self._columns)):
-            raise UserError(f"the figure {new[0]} is no column of progress.csv, which has those of its first row: give "
-                            "it from the first update on")
+        for name in sorted(values.keys() - self._late - set(self._columns)):
+            self._late.add(name)
+            self.say(f"the figure {name} is no column of progress.csv, which has those of its first row: give it, None "
+                     "at first, from the first update on")
         cells = {name: values.get(name) for name in self._columns}
         if self._files:
             self._write("progress.csv", cells)
@@ -174,7 +176,7 @@ class Logger:
             self._files["progress.json"].write(json.dumps(finite) + "\n")
             for file in self._files.values():
                 file.flush()
-        self._track(values["total_timesteps"], cells)
+        self._track(values["total_timesteps"], values)
         self.view.row(cells, last)
 
     def _write(self, name: str, cells: Mapping[str, Any]) -> None:
@@ -246,7 +248,12 @@ def make_trackers(run: Any) -> list[Tracker]:
         kind = getattr(imported(module, f"the tracker {run.track!r}"), name, None)
         if not callable(kind):
             raise UserError(f"cannot use the tracker {run.track!r}: the module {module} has no class {name!r}")
-        tracker = kind()
+        try:
+            tracker = kind()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the tracker {run.track!r} cannot be made: {told(error)}") from error
         for method in ("start", "row", "close"):
             if not callable(getattr(tracker, method, None)):
                 raise UserError(f"the tracker {run.track!r} has no method {method}: make it a subclass of "

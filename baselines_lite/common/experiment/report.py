@@ -28,6 +28,8 @@ from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.options import to_dict
 
+COLUMNS = ("total_timesteps", "nupdates", "time_elapsed", "sps", "eprewmean", "eplenmean", "episodes")  # of each run
+
 
 @dataclasses.dataclass(frozen=True)
 class AfterUpdate:
@@ -46,7 +48,7 @@ class AfterUpdate:
         """The columns of progress.csv, as far as they are known: returns are None before an episode has ended.
 
         What a callback writes into it is logged, as the mean over the ranks that do: a column of its own, from the
-        first row on.
+        first row on. None is an empty cell.
         """
         return dict(self._found)
 
@@ -55,15 +57,20 @@ class AfterUpdate:
         return {"eprewmean": self.window.eprewmean, "eplenmean": self.window.eplenmean, "episodes": self.window.count,
                 **{name: value() if callable(value) else value for name, value in self.stats.items()}}
 
-    def written(self) -> dict[str, float]:
-        """What the callback has written into `figures`. Raises UserError for what is no number."""
+    def written(self) -> dict[str, float | None]:
+        """What the callback has written into `figures`. Raises UserError for what can be no column, or no number."""
         written = {}
         for name, value in vars(self).get("figures", {}).items():
-            if name not in self._found or value is not self._found[name]:
-                try:
-                    written[name] = float(value)
-                except (TypeError, ValueError):
-                    raise UserError(f"the callback's figure {name!r} must be a number, not {value!r}") from None
+            if name in self._found and value is self._found[name]:
+                continue
+            if name in self._found or name in COLUMNS or str(name).startswith("share_"):
+                raise UserError(f"{name} is a figure of the run's own: the callback's needs another name")
+            if not isinstance(name, str) or not name.isprintable() or set(name) & {",", '"'}:
+                raise UserError(f"the callback's figure {name!r} needs a text without commas and quotes as its name")
+            try:
+                written[name] = None if value is None else float(value)
+            except (TypeError, ValueError):
+                raise UserError(f"the callback's figure {name!r} must be a number, not {value!r}") from None
         return written
 
 
@@ -239,18 +246,11 @@ class Report:
     def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """A row of the log, from the figures and `Shares.seconds` of all ranks."""
         shares = self.shares.columns(seconds, self.total_timesteps)
-        names = dict.fromkeys(name for each in figures for name in each)
-        return {
-            "total_timesteps": self.total_timesteps,
-            "nupdates": self.nupdates,
-            "time_elapsed": self.elapsed,
-            "sps": shares.pop("sps"),
-            "eprewmean": self.window.eprewmean,
-            "eplenmean": self.window.eplenmean,
-            "episodes": self.window.count,
-            **{name: float(np.mean([f[name] for f in figures if name in f])) for name in names},
-            **shares,
-        }
+        values = {name: [f[name] for f in figures if f.get(name) is not None] for each in figures for name in each}
+        own = (self.total_timesteps, self.nupdates, self.elapsed, shares.pop("sps"), self.window.eprewmean,
+               self.window.eplenmean, self.window.count)
+        return {**dict(zip(COLUMNS, own, strict=True)),
+                **{name: float(np.mean(found)) if found else None for name, found in values.items()}, **shares}
 
     def say_end(self) -> None:
         """Says why the run ended, and where everything lies; draws its curve."""

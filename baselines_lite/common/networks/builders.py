@@ -188,9 +188,20 @@ def build(network: str, size: int | tuple[int, ...], *, rng: np.random.Generator
           name: str, options: Mapping[str, Any]) -> Any:
     """The network of that name for features of `size`. Raises UserError where it does not fit them or `compute`."""
     builder = find(network)
-    if compute == dtype:
-        return builder(size, rng=rng, dtype=dtype, name=name, **options)
-    keywords = inspect.signature(builder).parameters.values()
-    if not any(p.name == "compute" or p.kind is p.VAR_KEYWORD for p in keywords):
-        raise UserError(f"dtype={compute.name} is for convolutional networks; the network {network} has no use for it")
-    return builder(size, rng=rng, dtype=dtype, compute=compute, name=name, **options)
+    called = inspect.signature(builder)
+    options = dict(options, rng=rng, dtype=dtype, name=name)
+    if compute != dtype:
+        if not any(p.name == "compute" or p.kind is p.VAR_KEYWORD for p in called.parameters.values()):
+            raise UserError(f"dtype={compute.name} is for convolutional networks; the network {network} has no use for "
+                            "it")
+        options["compute"] = compute
+    try:
+        called.bind(size, **options)
+    except TypeError as error:
+        raise UserError(f"the network {network} is called with size, rng=, dtype=, name= and its options: {error}"
+                        ) from None
+    net = builder(size, **options)
+    if not hasattr(net, "out_size"):
+        raise UserError(f"the network {network} must give a module with out_size, the number of its outputs, not "
+                        f"{net!r}")
+    return net

@@ -25,7 +25,8 @@ class Sizes(Text):
     layers: list[int]
 
     def __new__(cls, given: str | int | Sequence[int]) -> Sizes:
-        text = re.sub(r"\s*[\[(](.*?),?\s*[\])]\s*", r"\1", str(given))
+        text = str(given) if isinstance(given, str | int) else ",".join(map(str, given))
+        text = re.sub(r"\s*[\[(](.*?),?\s*[\])]\s*", r"\1", text)
         if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", str(text)):
             raise UserError(f"{str(given)!r} are no layer sizes: write whole numbers separated by commas, such as "
                             "400,300")

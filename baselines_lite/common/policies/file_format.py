@@ -64,6 +64,7 @@ def plain(value: Any) -> Any:
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[ModelFile]:
     """A model file, to be read within the block. Whatever goes wrong in there becomes one UserError, a sentence."""
+    path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise UserError(f"there is no model file {str(path)!r}")
     try:
@@ -225,7 +226,7 @@ def write(path: str | Path, text: str, tensors: Mapping[str, Held]) -> None:
     """
     data = save({name: np.asarray(value, order="C") for name, value in tensors.items()},
                 metadata={"baselines_lite": text})
-    path = Path(path)
+    path = Path(path).expanduser()
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # of its own: several ranks may save at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

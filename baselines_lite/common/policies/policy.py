@@ -159,11 +159,11 @@ class Policy(tf.Module, Stateful):
         firsts = None if firsts is None else np.atleast_1d(firsts)
         count = self.encoder.batch(batch)
         for name, rows in (("state", state), ("firsts", firsts)):
-            if self.recurrent and rows is not None and len(rows) != count:
-                raise UserError(f"{name} is of {counted(len(rows), 'observation')}, not of {count}")
+            if self.recurrent and rows is not None and np.shape(rows)[:1] != (count,):
+                raise UserError(f"{name} must be of {counted(count, 'observation')}, not of the shape {np.shape(rows)}")
         features, acted = self._act_on(batch, state, firsts, deterministic)
-        if not np.isfinite(features).all():
-            raise UserError("an observation is not finite, and so would be what the policy makes of it")
+        if not (np.isfinite(features).all() and (acted.state is None or np.isfinite(acted.state).all())):
+            raise UserError("an observation or the state is not finite, and so would be what the policy makes of it")
         actions = self.to_env(acted.actions)
         return actions[0] if alone else actions, acted.state if self.recurrent else state
 

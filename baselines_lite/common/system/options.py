@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import os
 import types
 import typing
@@ -119,7 +120,7 @@ def convert(name: str, kind: Any, value: Any) -> Any:
     if kind is str:
         return str(value)
     if kind is Schedule:
-        if isinstance(value, bool) or not (isinstance(value, str | int | float) or callable(value)):
+        if isinstance(value, bool) or not (isinstance(value, str | numbers.Real) or callable(value)):
             raise complaint
         return Schedule(value)
     if isinstance(kind, type) and issubclass(kind, Text):

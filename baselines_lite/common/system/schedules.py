@@ -32,8 +32,13 @@ class Schedule(str):
 
     def __new__(cls, text: str | float | Callable[[float], float]) -> Schedule:
         if callable(text) and not isinstance(text, str):
-            self = super().__new__(cls, f"{text.__module__}.{getattr(text, '__qualname__', type(text).__qualname__)}")
-            self.value, self._shape = float(text(1.0)), text
+            name = f"{text.__module__}.{getattr(text, '__qualname__', type(text).__qualname__)}"
+            self = super().__new__(cls, name)
+            try:
+                self.value, self._shape = float(text(1.0)), text
+            except (TypeError, ValueError) as error:
+                raise UserError(f"the schedule {name} must make a number of the fraction that remains: {error}"
+                                ) from None
             return self
         shape, colon, number = str(text).partition(":")
         if not colon:
