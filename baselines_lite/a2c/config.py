@@ -37,7 +37,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "all": dict(log_interval=100),
         "classic_control": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:3e-3", ent_coef=0.0, value_network="copy",
                                 normalize_rewards=True),
-        "mujoco": _PHYSICS,
+        "mujoco": dict(_PHYSICS, lr="linear:2e-3"),
         "box2d": _PHYSICS,
         "atari": dict(network="cnn", lr="linear:2e-3"),
     },
