@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores.setdefault(recipe, {}).setdefault(env, []).append(score)
         curves.setdefault(env, {}).setdefault(recipe, []).append((curve[0], curve[2]))
     plot_curves(curves, place / "curves.png")
-    (place / "README.md").write_text(page(given.name, algorithm, dict(runs), scores))
+    (place / "README.md").write_text(page(given.name, algorithm, runs, scores))
     return 0
 
 
@@ -62,18 +62,23 @@ def runs_of(folder: Path) -> Iterator[dict[str, Any]]:
     yield from sorted((run for run in found if run["status"] == 0), key=lambda run: run["job"]["seed"])
 
 
-def page(name: str, algorithm: str, runs: Mapping[str, Mapping[str, Any]],
+def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]],
          scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """The README of a comparison; `runs` has one run of each recipe."""
+    """The README of a comparison; `runs` are recipes' names, each with one of its runs."""
     envs = list(dict.fromkeys(env for by_env in scores.values() for env in by_env))
     scaled = all(env in SCALED for env in envs)
     body = [[recipe, *(cell(np.array(by_env.get(env, ()))) for env in envs), *([worst(by_env)] if scaled else [])]
             for recipe, by_env in scores.items()]
     told = []
-    for recipe, run in runs.items():
+    for recipe, run in dict(runs).items():
         flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
-        commit = f"{run['code']['commit'][:7]}{'+' * bool(run['code']['dirty'])}"
-        told.append(f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, {commit}")
+        commits: dict[str, dict[str, None]] = {}  # of its runs, each with the environments
+        for each in (each for other, each in runs if other == recipe):
+            commit = f"{each['code']['commit'][:7]}{'+' * bool(each['code']['dirty'])}"
+            commits.setdefault(commit, {})[each["job"]["env"]] = None
+        places = [commit + f" ({', '.join(of)})" * (len(commits) > 1) for commit, of in commits.items()]
+        told.append(f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, "
+                    + ', '.join(places))
     head = ["recipe", *envs, *(["worst, 0 random to 1 published"] if scaled else [])]
     words = ("Made by `python -m benchmarks.recipes`: means of the last 100 episodes of training; in brackets the "
              "seeds, from five on Student's 95% interval.")

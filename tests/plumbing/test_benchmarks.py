@@ -110,6 +110,10 @@ def test_recipes_are_compared(tmp_path, uncompiled):
     text = (place / "README.md").read_text()
     assert re.search(r"^\| slow \| \d\d\.\d \(\d\d\.\d, \d\d\.\d\) \| -?0\.\d\d \(CartPole-v1\) \|$", text, re.M)
     assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
+    run = {"job": {"env": "A", "flags": {}}, "code": {"commit": "0123456789", "dirty": False}}
+    other = {"job": {"env": "B", "flags": {}}, "code": {"commit": "abcdef0123", "dirty": False}}
+    told = recipes.page("rates", "ppo2", [("fast", run), ("fast", other)], {"fast": {"A": [1.0], "B": [2.0]}})
+    assert told.endswith(", 0123456 (A), abcdef0 (B)\n"), "one commit was told for the runs of two"
     assert {path.name for path in place.iterdir()} == {"README.md", "curves.png"} | {
         f"{name}-CartPole-v1-seed{seed}.csv" for name in ("slow", "fast") for seed in (10, 11)}
 
