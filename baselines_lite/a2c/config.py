@@ -36,7 +36,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "all": dict(log_interval=100),
         "classic_control": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:3e-3", ent_coef=0.0, value_network="copy",
-                                normalize_rewards=True),
+                                normalize_observations=True, normalize_rewards=True),
         "mujoco": dict(_PHYSICS, lr="linear:2e-3"),
         "box2d": _PHYSICS,
         "atari": dict(network="cnn", lr="linear:2e-3"),

@@ -55,7 +55,7 @@ _PHYSICS = dict(num_env=8, nsteps=128, lr="1.0", momentum=0.0, kfac_clip=0.01, s
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, value_network="copy", normalize_rewards=True),
+        "classic_control": dict(num_env=8, value_network="copy", normalize_observations=True, normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         # Statistics come every fourth update: 0.96 of 25 of them reaches as far back as 0.99 of 100.

@@ -33,7 +33,7 @@ _PHYSICS = dict(num_env=1, nsteps=2048, logstd_init=-1.0, normalize_observations
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=32, nminibatches=4, noptepochs=10, lr="linear:1e-3",
-                                normalize_rewards=True),
+                                normalize_observations=True, normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         "atari": dict(network="cnn", value_network="shared", num_env=8, nsteps=128, nminibatches=4, noptepochs=4,

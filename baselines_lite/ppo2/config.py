@@ -49,7 +49,7 @@ _PHYSICS = dict(num_env=8, nsteps=256, nminibatches=32, noptepochs=10, lr="linea
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=32, nminibatches=4, noptepochs=10, lr="linear:1e-3",
-                                normalize_rewards=True),
+                                normalize_observations=True, normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         "atari": dict(network="cnn", value_network="shared", num_env=8, nsteps=128, nminibatches=4, noptepochs=4,

@@ -29,7 +29,8 @@ _PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-0.5, normalize_observations=
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, nsteps=128, vf_minibatches=8, normalize_rewards=True),
+        "classic_control": dict(num_env=8, nsteps=128, vf_minibatches=8, normalize_observations=True,
+                                normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, vf_minibatches=8, fisher_every=2, max_kl=0.005),

@@ -25,7 +25,7 @@ _PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-1.0, normalize_observations=
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, nsteps=250, lr="1e-2", normalize_rewards=True),
+        "classic_control": dict(num_env=8, nsteps=250, lr="1e-2", normalize_observations=True, normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, ent_coef=0.01),
