@@ -70,6 +70,9 @@ GAMES = {"beamrider": (364, 5775), "breakout": (1.7, 31.8), "enduro": (0, 310), 
 GOALS = {  # published at as many steps, or what has once been reached where that is more
     "halfcheetah": {"npg": 900, "trpo_mpi": 1290, "ppo1": 1669, "ppo2": 1669, "a2c": 1000, "acktr": 1450},
     "hopper": {"npg": 1500, "trpo_mpi": 1913, "ppo1": 2316, "ppo2": 2316, "a2c": 700, "acktr": 2000},
+    "inverteddoublependulum": {"trpo_mpi": 6732, "ppo2": 7103}, "invertedpendulum": {"trpo_mpi": 905, "ppo2": 809},
+    "reacher": {"trpo_mpi": -4.8, "ppo2": -6.7}, "swimmer": {"trpo_mpi": 95, "ppo2": 111},
+    "walker2d": {"trpo_mpi": 2343, "ppo2": 3425},
     "pong": {"a2c": -12}, "breakout": {"a2c": 33}}  # a quarter of published runs, whose rate falls over 10M steps
 NAMES = {"beamrider": "BeamRider", "spaceinvaders": "SpaceInvaders"}
 
