@@ -174,17 +174,18 @@ def test_draws_by_priority(steps):
 
 def test_the_tree_finds_what_a_cumulative_sum_does():
     rng = np.random.default_rng(4)
-    for leaves in (1, 2, 5, 64, 100):
+    for leaves in (1, 2, 5, 64, 100, 5_000, 200_000):  # of two levels from 131,072 on
         tree, values = SegmentTree(leaves, np.add, 0.0), rng.integers(0, 4, size=leaves).astype(float)
         values[0] += 1
         tree[np.arange(leaves)] = values
         assert tree.total == values.sum()
-        mass = np.arange(values.sum() * 4) / 4  # every border, up to the very end
+        mass = np.arange(values.sum() * 4) / 4  # every border, up to the very end; of many, a part
+        mass = mass[:: 1 + len(mass) // 5_000]
         np.testing.assert_array_equal(tree.find(mass), np.searchsorted(np.cumsum(values), mass, side="right"))
         assert values[tree.find(np.array([values.sum() * (1 + 1e-16)]))] > 0
 
 
-@pytest.mark.parametrize("leaves", [1, 2, 31, 32, 33, 1024, 1025, 40000])
+@pytest.mark.parametrize("leaves", [1, 2, 31, 32, 33, 1024, 1025, 200_000])
 def test_what_a_tree_holds_depends_on_its_leaves_alone(leaves):
     """Not on how often and in which order they were set: a run that goes on draws the same."""
     rng = np.random.default_rng(5)
@@ -197,6 +198,7 @@ def test_what_a_tree_holds_depends_on_its_leaves_alone(leaves):
         assert tree[np.array([leaves - 1])] == 0.3
         again.fill(tree.leaves)
         assert all(np.array_equal(a, b) for a, b in zip(tree._levels, again._levels, strict=True))
+        assert np.array_equal(tree._top, again._top)
         assert tree.total == again.total == pytest.approx(operation.reduce(tree.leaves))
 
 

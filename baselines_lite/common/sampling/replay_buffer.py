@@ -225,18 +225,19 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 class SegmentTree:
     """Numbers whose total under an operation (np.add, np.minimum) is known at any time: a set of B costs B log n.
 
-    A node has FAN children, few levels being faster in NumPy than few operations. What the nodes hold depends on the
-    leaves alone, not on the order in which they came.
+    A node has FAN children, and at the top up to TOP nodes have no parents: few levels are faster in NumPy than few
+    operations. What the nodes hold depends on the leaves alone, not on the order in which they came.
     """
 
-    FAN = 32
+    FAN, TOP = 32, 4096
 
     def __init__(self, leaves: int, operation: np.ufunc, neutral: float) -> None:
         self._operation = operation
         self._levels: list[np.ndarray] = []  # [rows, FAN], the leaves first; each row is the children of a node above
-        while not self._levels or leaves > 1:
+        while not self._levels or leaves > self.TOP:
             leaves = -(-leaves // self.FAN)
             self._levels.append(np.full((leaves, self.FAN), neutral))
+        self._top = np.full(leaves, neutral)
 
     def __getitem__(self, leaves: np.ndarray) -> np.ndarray:
         return self.leaves[leaves]
@@ -247,6 +248,7 @@ class SegmentTree:
             level.reshape(-1)[nodes] = values
             nodes = nodes // self.FAN
             values = self._operation.reduce(level[nodes], axis=1)
+        self._top[nodes] = values
 
     @property
     def leaves(self) -> np.ndarray:
@@ -258,18 +260,23 @@ class SegmentTree:
         for level in self._levels:
             level.reshape(-1)[: len(values)] = values
             values = self._operation.reduce(level, axis=1)
+        self._top[:] = values
 
     @property
     def total(self) -> float:
         """The operation over all leaves."""
-        return float(self._operation.reduce(self._levels[-1][0]))
+        return float(self._operation.reduce(self._top))
 
     def find(self, mass: np.ndarray) -> np.ndarray:
         """Of a tree of sums: the leaf in which each of the masses [B] lies, 0 <= mass < total; never an empty one."""
-        nodes, each = np.zeros(len(mass), np.int64), np.arange(len(mass))
+        ends = np.cumsum(self._top)
+        mass = np.minimum(mass, np.nextafter(ends[-1], 0.0))  # rounding must not lead beyond the last one; below too
+        nodes = np.searchsorted(ends, mass, side="right")
+        mass = mass - np.where(nodes > 0, ends[nodes - 1], 0.0)
+        each = np.arange(len(mass))
         for level in reversed(self._levels):
             ends = np.cumsum(level[nodes], axis=1)
-            mass = np.minimum(mass, np.nextafter(ends[:, -1], 0.0))  # rounding must not lead beyond the last one
+            mass = np.minimum(mass, np.nextafter(ends[:, -1], 0.0))
             child = np.count_nonzero(ends <= mass[:, None], axis=1)
             mass = np.where(child > 0, mass - ends[each, child - 1], mass)
             nodes = nodes * self.FAN + child
