@@ -104,6 +104,8 @@ class Update(Stateful):
                 rollout = revalued(rollout, self.policy)
                 advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             each.append(self.epochs(rollout, logp, advs, returns, epoch, rates["lr"], clips))
+            if self.minibatches.stopped:
+                break
         return {name: float(np.mean([stats[name] for stats in each])) for name in STATS} | rates
 
     def epochs(self, rollout: Rollout, logp: np.ndarray, advs: np.ndarray, returns: np.ndarray, indices: np.ndarray,

@@ -68,7 +68,7 @@ def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config
     s, residual = conjugate_gradient(lambda v: objective.fisher_product(v) + cfg.cg_damping * v, g, cfg.cg_iters,
                                      agree=agree)
     curvature = agree(float(s @ (objective.fisher_product(s) + cfg.cg_damping * s)))
-    found, end = Search(theta, 0.0), start
+    found, there = Search(theta, 0.0), start
     if np.isfinite(curvature) and curvature > 0:
         penalty = cfg.penalty_coef or 0.0
         step = s / penalty if penalty else s * np.sqrt(2 * cfg.max_kl / curvature)
@@ -76,13 +76,14 @@ def trust_region_step(objective: PolicyObjective, theta: np.ndarray, cfg: Config
         expected = agree(float(g @ step)) * (0.5 if penalty else 1.0)
 
         def evaluate(point: np.ndarray) -> tuple[float, float]:
+            nonlocal there
             there = objective.point(point)
             return there.surrogate - start.surrogate - penalty * there.kl, there.kl
 
         found = line_search(evaluate, theta, step, expected, max_kl=np.inf if penalty else cfg.max_kl,
                             shrink=cfg.shrink, tries=cfg.backtracks, accept_ratio=cfg.accept_ratio)
         objective.assign(found.theta)
-        end = objective.point(found.theta)
+    end = there if found.fraction else start  # the search ends with the point that it takes
     return {"policy_loss": objective.policy_loss(start), "entropy": start.entropy, "kl": end.kl,
             "improvement": end.surrogate - start.surrogate, "grad_norm": float(np.linalg.norm(g)),
             "residual": residual, "step_fraction": found.fraction}

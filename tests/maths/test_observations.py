@@ -14,6 +14,7 @@ from baselines_lite.common.networks.builders import takes_pictures
 from baselines_lite.common.networks.observations import Encoder
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.common.system.mpi import Comm
 
 PICTURE = spaces.Box(0, 255, (20, 24, 3), np.uint8)
 SPACES = {
@@ -81,14 +82,25 @@ def test_numbers_are_normalised_and_one_hots_are_not():
     policy = ActorCritic(space, spaces.Discrete(2), normalize_observations=True)
     np.testing.assert_array_equal(policy.encoder.normalized, [False] * 3 + [True] * 2 + [False])
     raw = np.random.default_rng(0).normal(5, 3, size=(50, 1, 6))
-    from baselines_lite.common.system.mpi import Comm
-
     policy.normalize.update(raw, np.zeros((50, 1)), np.zeros((50, 1), bool), Comm())
     obs = {"a": np.array([1]), "b": np.array([[5.0, 8.0]]), "c": np.array([[1]], np.int8)}
     features = policy.features(obs)[0]
     np.testing.assert_array_equal(features[[0, 1, 2, 5]], [0, 1, 0, 1])
     expected = (np.array([5, 8]) - raw[:, 0, 3:5].mean(0)) / raw[:, 0, 3:5].std(0)
     np.testing.assert_allclose(features[3:5], expected, rtol=1e-5)
+
+
+def test_a_large_mean_beside_other_parts_eats_no_digits():
+    box = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    found = []
+    for space, wrap in ((box, lambda x: x), (spaces.Dict({"x": box, "y": spaces.Discrete(2)}),
+                                             lambda x: {"x": x, "y": np.zeros(len(x), np.int64)})):
+        policy = ActorCritic(space, spaces.Discrete(2), normalize_observations=True)
+        obs = wrap(np.random.default_rng(0).normal(1e8, 1, size=(50, 1)))
+        policy.normalize.update_obs(policy.encoder.vector(obs), Comm())
+        found.append(policy.features(obs)[:, 0])
+    assert found[0].std() > 0.9
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
 
 
 def test_a_picture_goes_through_the_convolution_and_the_rest_beside_it():

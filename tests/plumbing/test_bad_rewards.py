@@ -17,9 +17,9 @@ class Breaks(gym.Env):
 
     observation_space = SPACE
 
-    def __init__(self, after, what="reward", continuous=False):
+    def __init__(self, after, what="reward", continuous=False, number=float("nan")):
         self.action_space = SPACE if continuous else gym.spaces.Discrete(2)
-        self.after, self.what, self.steps = after, what, 0
+        self.after, self.what, self.number, self.steps = after, what, number, 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -28,8 +28,8 @@ class Breaks(gym.Env):
     def step(self, action):
         self.steps += 1
         broken = self.steps >= self.after
-        obs = np.full(2, np.nan if broken and self.what == "observation" else self.np_random.normal(), np.float32)
-        return obs, float("nan") if broken and self.what == "reward" else 1.0, False, self.steps % 10 == 0, {}
+        obs = np.full(2, self.number if broken and self.what == "observation" else self.np_random.normal(), np.float32)
+        return obs, self.number if broken and self.what == "reward" else 1.0, False, self.steps % 10 == 0, {}
 
 
 @pytest.mark.parametrize("what", ["reward", "observation"])
@@ -44,6 +44,21 @@ def test_training_stops_before_the_policy_is_spoiled(name, what, tmp_path, uncom
 def test_it_stops_before_statistics_are_spoiled_too(uncompiled):
     with pytest.raises(UserError, match="the reward is nan"):
         registry.find("ppo2").learn(lambda: Breaks(1), 10_000, normalize_rewards=True, **QUIET)
+
+
+@pytest.mark.parametrize(("after", "what"), [(95, "an observation"), (100, "a final observation")])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("number", [np.inf, -np.inf])
+def test_an_infinite_observation_which_gives_a_finite_value(number, normalize, after, what, tmp_path, uncompiled):
+    """tanh and the clip of what is normalised hide it; parameters and statistics would be spoiled."""
+    random_steps = 520 if normalize else 0  # 512 of each environment, in whole episodes
+    with pytest.raises(UserError, match=rf"environment 0 of rank 0: {what} is {number}; training stops"):
+        registry.find("ppo2").learn(lambda: Breaks(random_steps + after, "observation", number=number), 10_000,
+                                    normalize_observations=normalize, save_path=str(tmp_path / "m"),
+                                    **{**SHORT["ppo2"], **QUIET, "nsteps": 20})
+    policy = load(str(tmp_path / "m"))
+    values = [*policy.trainable_variables, *policy.normalize.statistics().values()]
+    assert all(np.isfinite(np.array(v)).all() for v in values)
 
 
 @pytest.mark.parametrize("after", [1, 95, 100])  # at once, within an episode, at its end

@@ -186,6 +186,24 @@ def test_target_kl_stops_before_the_step_that_would_follow(comm):
     assert 1 <= adam.t.numpy() < 40
 
 
+@pytest.mark.parametrize("comm", [Comm(), TwoAlike()])
+def test_target_kl_ends_the_update_with_advantages_found_anew_too(comm):
+    cfg = Config(nminibatches=4, noptepochs=10, lr=Config.lr.__class__("1e-3"), target_kl=0.01, recompute_advs=True)
+    policy, adam, update = setting(cfg, comm=comm)
+    rollout, advs, returns = data(policy)
+    rollout.next_obs = np.random.default_rng(1).normal(size=(T, N, D))
+    steps, epochs = [], update.epochs
+
+    def counted(*arguments):
+        found = epochs(*arguments)
+        steps.append(int(adam.t.numpy()) - sum(steps))
+        return found
+
+    update.epochs = counted
+    update(rollout, advs, returns, 1.0)
+    assert set(steps[:-1]) <= {4} and steps[-1] < 4 and len(steps) < 10
+
+
 def test_schedules_reach_the_optimizer():
     policy, _, update = setting(Config(nminibatches=1, noptepochs=1))
     before = get_flat(policy.trainable_variables)

@@ -37,6 +37,31 @@ def test_first_episodes_are_shorter_and_later_ones_are_whole(env, vec):
         assert ends(make_vec_env(env, 4), 250) == [[200]] * 4
 
 
+class Levels(gym.Wrapper):
+    """Plays its ten levels by turns: each episode has a seed."""
+
+    episode = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode += 1
+        return self.env.reset(seed=self.episode % 10, options=options)
+
+
+class Unseeded(gym.Wrapper):
+    """Keeps the seed to itself."""
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(options=options)
+
+
+@pytest.mark.parametrize("wrapper", [Levels, Unseeded])
+@pytest.mark.parametrize("vec", [None, "async"])
+def test_it_is_the_first_episode_whatever_seeds_wrappers_give(wrapper, vec):
+    ages = RolloutConfig(num_env=4).ages(0, 1)
+    venv = make_vec_env(lambda: wrapper(gym.make("Pendulum-v1")), 4, vec=vec, ages=ages)
+    assert ends(venv) == [[200, 400, 600], [150, 350, 550], [100, 300, 500], [50, 250, 450, 650]]
+
+
 def test_ages_differ_over_all_ranks():
     config = RolloutConfig(num_env=2)
     assert [config.ages(rank, 3) for rank in range(3)] == [[0, 1 / 6], [2 / 6, 3 / 6], [4 / 6, 5 / 6]]

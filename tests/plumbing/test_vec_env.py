@@ -15,6 +15,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from baselines_lite import UserError, evaluate, ppo2
+from baselines_lite.common.envs.episode_stats import WHOLE_EPISODE_OVER
 from baselines_lite.common.envs.vec_env import make_vec_env
 from baselines_lite.common.envs.workers import WorkerError, close
 from baselines_lite.common.policies.actor_critic import ActorCritic
@@ -106,20 +107,27 @@ def test_final_observations_survive_environments_that_reuse_their_arrays():
         np.testing.assert_array_equal(rollout.next_values, rollouts[0].next_values)
 
 
-def test_what_environments_do_beyond_a_rollout_counts_for_the_log_only():
+class Short(Walk):
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.left = 1
+        return obs, info
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_what_environments_do_beyond_a_rollout_counts_for_the_log_only(lives):
     """Environments whose episodes are long wait for those with many dead steps; what they do meanwhile is not lost."""
 
-    class Short(Walk):
-        def reset(self, *, seed=None, options=None):
-            obs, info = super().reset(seed=seed)
-            self.left = 1
-            return obs, info
-
     class Recorded(VectorWrapper):
+        ends = np.zeros(3, int)
+
         def step(self, actions):
-            result = super().step(actions)
-            seen.append((result[1].copy(), (result[2] | result[3]).copy()))
-            return result
+            *result, infos = super().step(actions)
+            done = result[2] | result[3]
+            self.ends += done
+            over = done & (self.ends % lives == 0)
+            seen.append((result[1].copy(), over))
+            return *result, infos if lives == 1 else {**infos, WHOLE_EPISODE_OVER: over}
 
     seen = []
     venv = Recorded(SyncVectorEnv([Short, Walk, Walk], autoreset_mode=AutoresetMode.NEXT_STEP))
@@ -133,6 +141,26 @@ def test_what_environments_do_beyond_a_rollout_counts_for_the_log_only():
         starts = np.append(0, ends[:-1] + 2)  # after the dead step
         returns += [rewards[a : b + 1, n].sum() for a, b in zip(starts, ends, strict=True)]
     np.testing.assert_allclose(sorted(e.r for e in episodes), sorted(returns), atol=1e-9)
+
+
+@pytest.mark.parametrize("step", range(1040, 1070, 3))
+def test_a_reward_beyond_a_rollout_that_is_no_number_ends_training_too(step):
+    """It would be in the statistics of rewards."""
+
+    class Breaks(Walk):
+        steps = 0
+
+        def step(self, action):
+            self.steps += 1
+            obs, reward, *rest = super().step(action)
+            return obs, np.nan if self.steps == step else reward, *rest
+
+    policy = ActorCritic(Walk.observation_space, Walk.action_space, normalize_rewards=True)
+    collector = Collector(SyncVectorEnv([Short, Breaks], autoreset_mode=AutoresetMode.NEXT_STEP), policy, 20, Comm())
+    with pytest.raises(UserError, match="environment 1 of rank 0: the reward is nan"):
+        for _ in range(20):
+            collector.collect()
+    assert np.isfinite(policy.normalize.ret.mean)
 
 
 def test_statistics_of_observations_leave_dead_steps_out():

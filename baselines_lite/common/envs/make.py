@@ -31,14 +31,19 @@ class DropInfo(gym.Wrapper):
 
 
 class Staggered(gym.wrappers.TimeLimit):
-    """A time limit of which an episode that a reset with a seed begins has `staggered_by` steps behind it."""
+    """A time limit that can come `staggered_by` steps early in an episode that has just begun: see `come_early`."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As Gymnasium's."""
-        found = super().reset(seed=seed, options=options)
-        if seed is not None:
-            self._elapsed_steps = self.staggered_by
-        return found
+
+def come_early(env: gym.Env) -> None:
+    """The episode that has just begun is a run's first: if it is to be shorter than others, it will be.
+
+    Whoever steps the outermost layer says so. The time limit itself cannot tell which episode it is in: wrappers may
+    reset it with a seed each time, or keep the seed from it.
+    """
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Staggered):
+            env._elapsed_steps += env.staggered_by
+        env = env.env
 
 
 def staggered(factory: Callable[[], gym.Env], age: float) -> gym.Env:

@@ -23,6 +23,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from baselines_lite.common.envs.env_rules import broken_rule, explained
 from baselines_lite.common.envs.env_state import env_state, restore_env, unknown_part
+from baselines_lite.common.envs.make import come_early
 from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.stop_signals import STOP, children_without, leave_to_parent
@@ -77,6 +78,13 @@ def _worker(index: int, env_fn: Callable[[], gym.Env], pipe: Any, parent_pipe: A
 class Kept(gym.Wrapper):
     """In a worker process: an environment whose state the main process can get and set."""
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's; with a seed, a run begins: see make.come_early."""
+        found = super().reset(seed=seed, options=options)
+        if seed is not None:
+            come_early(self.env)
+        return found
+
     @property
     def unknown_part(self) -> str | None:
         """As env_state's."""
@@ -113,7 +121,16 @@ def told(method: Callable[..., Any]) -> Callable[..., Any]:
 class InProcess(SyncVectorEnv):
     """Gymnasium's environments in this process, which say what rule was broken where one fails over that."""
 
-    reset, step = explained(SyncVectorEnv.reset), explained(SyncVectorEnv.step)
+    step = explained(SyncVectorEnv.step)
+
+    @explained
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's; with a seed, a run begins: see make.come_early."""
+        found = super().reset(seed=seed, options=options)
+        if seed is not None:
+            for env in self.envs:
+                come_early(env)
+        return found
 
 
 class Workers(AsyncVectorEnv):

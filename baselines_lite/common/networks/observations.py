@@ -156,8 +156,7 @@ class Encoder:
         if len(self._parts) == 1:
             path, _, function = self._parts[0]
             return function(at(obs, path))
-        columns = [function(at(obs, path)) for path, _, function in self._parts]
-        return np.concatenate([c.astype(np.float32, copy=False) for c in columns], axis=1)
+        return np.concatenate([function(at(obs, path)) for path, _, function in self._parts], axis=1)
 
     def features(self, obs: Any, vector: np.ndarray | None, out: np.ndarray) -> np.ndarray:
         """Writes the features of raw observations, and of their (normalised) vector, to `out` [N, *shape]."""

@@ -51,8 +51,9 @@ def value_fit(policy: ActorCritic, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def clipped_value_loss(vpred: tf.Tensor, values: tf.Tensor, returns: tf.Tensor, cliprange: tf.Tensor) -> tf.Tensor:
-    """The larger of the losses of V and of V kept within cliprange of its value at collection, per sample [B].
+    """The larger of the losses of V and of V kept within cliprange of `values`, per sample [B].
 
+    These are the values that advantages were found by: those at collection, or those before the epoch.
     From Baselines' ppo2, not in the paper; it depends on the scale of the rewards.
     """
     near = values + tf.clip_by_value(vpred - values, -cliprange, cliprange)

@@ -51,7 +51,7 @@ class Minibatches(Stateful):
     that, the Allreduce of [gradient, stats] and the step. Convolutions on a CPU: TensorFlow runs all of it.
 
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
-    whose figure of that name exceeds the limit.
+    whose figure of that name exceeds the limit; `stopped` says whether the last call ended so, on all ranks alike.
     """
 
     STATE = ("optimizer",)
@@ -59,7 +59,7 @@ class Minibatches(Stateful):
     def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
                  stop_at: tuple[str, float] | None = None) -> None:
         self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
-        self.stop_at, self._no_constants = stop_at, tf.constant((), policy.dtype)
+        self.stop_at, self.stopped, self._no_constants = stop_at, False, tf.constant((), policy.dtype)
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
         self._whole_batch = GradientStep(optimizer, self._gradient, xla)
@@ -78,8 +78,10 @@ class Minibatches(Stateful):
             means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
         else:
             each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
-            total, count = self._update(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each, constants)
+            total, count, close = self._update(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each,
+                                               constants)
             means = total.numpy() / count.numpy()
+            self.stopped = self.stop_at is not None and not close.numpy()
         return dict(zip(self.stats, means.tolist(), strict=True))
 
     def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
@@ -99,15 +101,15 @@ class Minibatches(Stateful):
         return self._gradient(batch | {name: tf.gather(array, i) for name, array in each.items()}, constants)
 
     def _all_minibatches(self, lr: tf.Tensor, data: Batch, indices: tf.Tensor, *more: Any) -> tuple[tf.Tensor, ...]:
-        """A step on every minibatch in turn, or until stop_at: (the sum of the stats, the number of minibatches)."""
+        """A step on every minibatch in turn, or until stop_at: (sum of the stats, number of minibatches, if all)."""
         def minibatch(i: tf.Tensor, go_on: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             g, stats = self.optimizer.average(*self._gradient_of(i, data, indices, *more))
             return i + 1, self._step(g, stats, lr), total + stats
 
         begin = tf.constant(0), tf.constant(True), tf.zeros([len(self.stats)], lr.dtype)
-        count, _, total = tf.while_loop(lambda i, go_on, _: (i < indices.shape[0]) & go_on, minibatch, begin,
-                                        parallel_iterations=1)
-        return total, count
+        count, close, total = tf.while_loop(lambda i, go_on, _: (i < indices.shape[0]) & go_on, minibatch, begin,
+                                            parallel_iterations=1)
+        return total, count, close
 
     def _step(self, g: Gradient, stats: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
         """Applies an averaged gradient, unless its stats forbid it; whether to go on, the same on every rank."""

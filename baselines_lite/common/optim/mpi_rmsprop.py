@@ -17,7 +17,7 @@ class MpiRmsProp(MpiOptimizer):
     which A2C's published results rest (other libraries start at 0, and had to add this one).
     """
 
-    STATE = ("ms",)  # the momentum stays 0
+    STATE = ("ms",)  # what is in the momentum counts for nothing
 
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, *, decay: float = 0.99, epsilon: float = 1e-5,
                  max_grad_norm: float | None = None) -> None:

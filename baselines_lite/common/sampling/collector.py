@@ -1,8 +1,8 @@
 """Collecting experience: `Collector.collect()` steps the environments and returns a `Rollout` of [T, N] arrays.
 
-The inner loop does only what the next step needs: normalise, act, step. Values, log-probabilities, normalised rewards
-and episode statistics are computed for the whole rollout at once, from the same weights and statistics, which are
-frozen meanwhile.
+The inner loop does only what the next step needs: normalise, act, step. What that does not give by the way (values of
+networks that act in NumPy, normalised rewards, episode statistics) is computed for the whole rollout at once, from the
+same weights and statistics, which are frozen meanwhile.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Collector(Stateful):
         self._next_step, self._late = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP, late
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
         self._start = time.perf_counter()
-        self._time_env, self._complaint, self._taken = 0.0, "", 0  # steps of every environment in earlier rollouts
+        self._time_env, self._taken = 0.0, 0  # steps of every environment in earlier rollouts
+        self._complaints: list[tuple[int, str]] = []  # of a step: why training has to end
         self._obs: Any = None
         self._clear()
         if resumed:
@@ -92,7 +93,9 @@ class Collector(Stateful):
         self._begin()
         self.venv.single_action_space.seed(int(rng.integers(2**31)))
         rows, _ = self._live(-(-self.WARM_UP // self.num_env), self._random_steps)
-        self.comm.together(lambda: self._check(rows["rewards"], rows["raw"]))
+        self._look("the reward", rows["rewards"], 1)
+        self._look("an observation", rows["raw"], 0)
+        self.comm.together(self._check)
         self.policy.normalize.update(rows["raw"], self.shape_rewards(rows["rewards"]), rows["dones"],
                                      self._statistics_comm)
 
@@ -103,7 +106,12 @@ class Collector(Stateful):
         with self.policy.parameters.arrays_once():
             rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
-        self.comm.together(lambda: self._check(rewards, rows["next_values"], rows["values"]))
+        self._look("the reward", rewards, 1)
+        for values in (rows["next_values"], rows["values"]):
+            self._look("the value of an observation", values, 1)
+        if beyond is not None:
+            self._look("the reward", np.where(beyond["live"], beyond["rewards"], 0.0), 1)
+        self.comm.together(self._check)
         self._taken += self.nsteps
         shaped = self.shape_rewards(rewards)
         trained = normalize.normalize_rewards(shaped)
@@ -116,25 +124,33 @@ class Collector(Stateful):
         if beyond is not None:
             now = end - self._start
             for k, live in enumerate(beyond["live"]):
-                episodes += self._tracker.step(beyond["rewards"][k], beyond["dones"][k] & live, ~live, now,
+                episodes += self._tracker.step(beyond["rewards"][k], beyond["over"][k] & live, ~live, now,
                                                self.nsteps + k)
             normalize.pass_over(self.shape_rewards(beyond["rewards"]), beyond["dones"], beyond["live"])
         return Rollout(**rows, rewards=trained, episodes=episodes, time_env=self._time_env,
                        time_act=end - start - self._time_env - (self.comm.seconds - time_comm))
 
-    def _check(self, rewards: np.ndarray, *seen: np.ndarray) -> None:
-        """Raises UserError where rewards [T, N] or what was seen, observations or values [T, N, ...], is not finite."""
-        if self._complaint:
-            raise UserError(self._complaint)
-        for what, array in (("the reward", rewards), *(("an observation or its value", x) for x in seen)):
-            if not np.isfinite(array).all():
-                t, n, *column = np.argwhere(~np.isfinite(array))[0]
-                raise UserError(not_finite(what, array[t, n, *column], self._taken + t + 1, n, self.comm.rank))
+    def _look(self, what: str, numbers: np.ndarray | None, after: int, envs: Any = slice(None)) -> None:
+        """Complains where numbers [T, K, ...] of the environments `envs` are not finite.
+
+        Row t is of what there was `after` + t steps into this rollout.
+        """
+        if numbers is None or np.isfinite(numbers).all():
+            return
+        t, k, *column = np.argwhere(~np.isfinite(numbers))[0]
+        step, env = self._taken + after + int(t), int(np.arange(self.num_env)[envs][k])
+        self._complaints.append((step, not_finite(what, numbers[t, k, *column], step, env, self.comm.rank)))
+
+    def _check(self) -> None:
+        """Raises UserError for what was first."""
+        if self._complaints:
+            raise UserError(min(self._complaints)[1])
 
     def _live(self, T: int, steps: Callable[[int], Rows]) -> tuple[Rows, Rows | None]:
         """The next T steps of every environment, dead ones left out; `steps(T)` gives T steps as they come.
 
-        And, in NEXT_STEP mode, the rewards and dones [K, N] of what environments did beyond them, where `live` [K, N].
+        And, in NEXT_STEP mode, the rewards, dones and ends of whole episodes [K, N] of what environments did beyond
+        them, where `live` [K, N].
         """
         if not self._next_step:
             return steps(T), None
@@ -145,7 +161,7 @@ class Collector(Stateful):
         live = ~rows.pop("dead")
         taken = np.stack([np.flatnonzero(column)[:T] for column in live.T], axis=1)  # [T, N]
         np.put_along_axis(live, taken, False, axis=0)
-        beyond = {"rewards": rows["rewards"], "dones": rows["dones"], "live": live}
+        beyond = {name: rows[name] for name in ("rewards", "dones", "over")} | {"live": live}
         return {name: array[taken, np.arange(self.num_env)] for name, array in rows.items()}, beyond
 
     def _steps(self, T: int) -> Rows:
@@ -191,7 +207,8 @@ class Collector(Stateful):
                 over = np.zeros((T, N), bool) if over is None else over
                 over[t] = infos[WHOLE_EPISODE_OVER]
 
-        policy.features(self._obs, obs[T])
+        policy.features(self._obs, obs[T], None if raw is None else raw[T])
+        self._look("an observation", self._numbers(obs) if raw is None else raw, 0)
         memory = (self._state, self._firsts) if recurrent else ()
         if recurrent:
             states[T] = self._state
@@ -217,10 +234,18 @@ class Collector(Stateful):
         try:
             final = final_observations(infos, envs)
         except UserError as error:  # told later, on all ranks together
-            self._complaint = str(error)
+            self._complaints.append((self._taken + t + 1, str(error)))
             return []
+        raw = None if self.policy.normalize.obs is None else np.empty((len(envs), self.policy.encoder.vector_size))
+        features = self.policy.features(final, raw=raw)
+        self._look("a final observation", self._numbers(features[None]) if raw is None else raw[None], t + 1, envs)
         memory = (self._state[envs], np.zeros(len(envs), bool)) if self.policy.recurrent else ()
-        return [(np.full(len(envs), t), envs, self.policy.features(final), *memory)]
+        return [(np.full(len(envs), t), envs, features, *memory)]
+
+    def _numbers(self, obs: np.ndarray) -> np.ndarray | None:
+        """What of features [T, N, ...] is no picture: [T, N, d]; None if all is."""
+        numbers = self.policy.encoder.numbers(flatten(obs))
+        return None if numbers is None else numbers.reshape(*obs.shape[:2], -1)
 
     def _followers(self, values: np.ndarray, obs: np.ndarray, ends: list[tuple[np.ndarray, ...]]
                    ) -> tuple[np.ndarray, np.ndarray]:
@@ -244,4 +269,5 @@ class Collector(Stateful):
             beat()
             dead[t] = self._dead
             self._dead = self._next_step & (terminated[t] | truncated[t])
-        return {"raw": raw, "rewards": rewards, "dones": terminated | truncated, "dead": dead}
+        dones = terminated | truncated
+        return {"raw": raw, "rewards": rewards, "dones": dones, "over": dones, "dead": dead}
