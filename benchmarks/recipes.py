@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from baselines_lite.common.experiment.plotting import plot_curves
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.table import markdown
 from benchmarks.report import cell
@@ -37,8 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", help="of sweeps of one algorithm, named as their recipes")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results lie")
     given = parser.parse_args(arguments)
-    runs = [(folder.name, run) for folder in given.folders for run in runs_of(folder)]
-    algorithm, = {run["job"]["alg"] for _, run in runs}
+    try:
+        runs = [(folder.name, run) for folder in given.folders for run in runs_of(folder)]
+        algorithm = algorithm_of(runs)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     place = given.results / "experiments" / algorithm / given.name
     place.mkdir(parents=True, exist_ok=True)
     scores: dict[str, dict[str, list[float]]] = {}
@@ -56,10 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def runs_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """The runs of a sweep that have ended, by seed: what their result.json says, and their folder."""
+def runs_of(folder: Path) -> list[dict[str, Any]]:
+    """The runs of a sweep that have ended, by seed: what their result.json says, and their folder.
+
+    Raises UserError where there are none, and where they are of several recipes.
+    """
     found = [{**json.loads(path.read_text()), "folder": path.parent} for path in folder.glob("*/seed*/result.json")]
-    yield from sorted((run for run in found if run["status"] == 0), key=lambda run: run["job"]["seed"])
+    if not found:
+        raise UserError(f"there is no run of a sweep in {str(folder)!r} that has ended")
+    flags = found[0]["job"]["flags"]
+    for name in sorted({name for run in found for name in run["job"]["flags"]}):
+        if any(run["job"]["flags"].get(name) != flags.get(name) for run in found):
+            raise UserError(f"the runs in {str(folder)!r} differ in --{name}: a recipe is a sweep of one value of each")
+    return sorted(found, key=lambda run: run["job"]["seed"])
+
+
+def algorithm_of(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The algorithm of all the runs. Raises UserError where they are of several."""
+    names = sorted({run["job"]["alg"] for _, run in runs})
+    if len(names) > 1:
+        raise UserError(f"these are runs of {' and '.join(names)}: recipes of one algorithm are compared")
+    return names[0]
 
 
 def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]],

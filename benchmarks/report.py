@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, looks, plot_curves, save
+from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.page import drawn, fill
 from baselines_lite.runs.table import markdown
 from benchmarks.results import KINDS, RESULTS, Result, everything
@@ -40,7 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, say what is not up to date")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where they lie")
     given = parser.parse_args(arguments)
-    found = list(everything(given.results))
+    try:
+        found = list(everything(given.results))
+        if not found:
+            raise UserError(f"there are no results in {str(given.results)!r}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     suites = {name: by_task([r for r in found if r.suite == name]) for name in SUITES}
     suites = {name: runs for name, runs in suites.items() if runs}
     pages = {given.results / "README.md": overview(suites)}

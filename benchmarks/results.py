@@ -2,7 +2,7 @@
 
     seed0.json   the run's command, code and time, and its scores
     seed0.csv    its curve: total_timesteps, hours, return (mean of the last 100 episodes), at most 200 rows
-    seed0-evaluations.csv   its evaluations while it trained: total_timesteps, mean, std_error, episodes
+    seed0-evaluations.csv   its evaluations while it trained: total_timesteps, mean
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from baselines_lite.common.experiment.plotting import rolling_mean
+from baselines_lite.common.system.errors import UserError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 POINTS = 200  # of a curve
@@ -87,8 +88,11 @@ def curve_of(steps: np.ndarray, hours: np.ndarray, returns: np.ndarray) -> np.nd
 
 def read(path: Path) -> Result:
     """The result that a seed's JSON file stands for."""
-    facts = json.loads(path.read_text())
-    scores = facts.pop("scores")
+    try:
+        facts = json.loads(path.read_text())
+        scores = facts.pop("scores")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{str(path)!r} is no result of a run: {error}") from None
     facts.pop("area", None)
     suite, task, algorithm = path.parts[-4:-1]
     curve = np.loadtxt(path.with_suffix(".csv"), delimiter=",", skiprows=1, ndmin=2).T

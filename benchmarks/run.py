@@ -32,6 +32,15 @@ Place = tuple[str, str, str, int]  # suite, task, algorithm, seed
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
+    try:
+        return run(parsed(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
@@ -42,26 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="the folder of the runs' logs")
     parser.add_argument("--shard", default="1/1", help="such as 3/16: the third of sixteen parts")
     parser.add_argument("--plan", action="store_true", help="only say what there is to do")
-    given = parser.parse_args(arguments)
-    try:
-        return run(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser.parse_args(arguments)
 
 
 def run(given: argparse.Namespace) -> int:
     """Does what the flags ask for; the exit status."""
-    wanted = jobs_of(given)
+    if given.jobs < 1:
+        raise UserError("--jobs must be at least 1")
+    wanted = shard(jobs_of(given), given.shard)  # those that are there too: else the parts would change as one goes on
     codes = codes_of([job for job, _ in wanted])
     states = {job.name: state(job, place, codes[job.name]) for job, place in wanted}
-    todo = shard([pair for pair in wanted if states[pair[0].name] != "there"], given.shard)
+    todo = [pair for pair in wanted if states[pair[0].name] != "there"]
     old = [name for name, found in states.items() if found == "old"]
-    print(f"{given.suite}: {counted(list(states.values()).count('there'), 'result')} of {len(states)} there, "
+    print(f"{given.suite}: {counted(len(states) - len(todo), 'result')} of {len(states)} there, "
           f"{len(todo)} to do here" + (f"; {len(old)} of older code or another command:" if old else ""))
     for name in old:
         print(f"  {name}")
     if given.plan:
+        for name in (name for name, found in states.items() if found == "missing"):
+            print(f"missing: {name}")
         return 0
     try:
         return Runner([job for job, _ in todo], given.out, given.jobs).run()
@@ -76,13 +84,18 @@ def jobs_of(given: argparse.Namespace) -> list[tuple[Job, Place]]:
     suite = SUITES[given.suite]
     tasks = given.tasks.split(",") if given.tasks else list(suite)
     algorithms = given.algs.split(",") if given.algs else None
+    for what, names in (("tasks", tasks), ("algs", algorithms or [])):
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"--{what} has {name!r} twice")
     for name in tasks:
         if name not in suite:
             raise UserError(f"{given.suite} has no task {name!r}; it has {', '.join(suite)}")
-    known = {alg for task in suite.values() for alg in task.algorithms}
+    known = {alg for name in tasks for alg in suite[name].algorithms}
     for name in algorithms or ():
         if name not in known:
-            raise UserError(f"{given.suite} has no algorithm {name!r}; it has {', '.join(sorted(known))}")
+            raise UserError(f"{name!r} is no algorithm of {given.suite}'s {', '.join(tasks)}: there are "
+                            f"{', '.join(sorted(known))}")
     return [(job_of(suite[name], alg, seed), (given.suite, name, alg, seed)) for name in tasks
             for alg in suite[name].algorithms if algorithms is None or alg in algorithms
             for seed in seeds_of(given.seeds)]

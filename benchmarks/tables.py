@@ -9,6 +9,7 @@ pages are made by report.py.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import re
@@ -38,7 +39,9 @@ SUMMARY = {"cartpole": ("classic/cartpole", "checks/cartpole-100k", "checks/cart
 
 def main() -> int:
     """Runs what the flags ask for; returns the exit status."""
-    stale = []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, say what is not up to date")
+    given, stale = parser.parse_args(), []
     places = {ROOT / "README.md": {"algorithms": algorithms()}, ROOT / "docs/speed.md": {"speed": speed()},
               ROOT / "docs/presets.md": {"presets": presets()}}
     places |= {ROOT / "baselines_lite" / alg / "README.md": {"results": results(alg)} for alg in ALGORITHMS}
@@ -49,11 +52,11 @@ def main() -> int:
             new = put(new, name, table)
         if new != text:
             stale.append(path)
-            if "--check" not in sys.argv:
+            if not given.check:
                 path.write_text(new)
     for path in stale:
         print(path.relative_to(ROOT))
-    return int("--check" in sys.argv and bool(stale))
+    return int(given.check and bool(stale))
 
 
 def put(text: str, name: str, table: str) -> str:

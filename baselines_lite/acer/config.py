@@ -44,10 +44,10 @@ class Config(RolloutConfig):
     def check_budget(self, steps: int, ranks: int) -> None:
         """Raises UserError if so many steps, whole updates over all ranks, are too few for any replay."""
         first = self.replay_start * self.num_env * ranks
-        if self.replay_ratio > 0 and steps <= first:
-            raise UserError(f"a budget of {steps} steps (num_timesteps, in whole updates) would replay nothing: the "
-                            f"first replay_start={self.replay_start} steps of each environment, {first} of all, only "
-                            "fill the replay buffer. Lower replay_start, or give replay_ratio=0")
+        if self.replay_ratio > 0 and steps < first:
+            raise UserError(f"a budget of {steps} steps (num_timesteps, in whole updates) would replay nothing: that "
+                            f"begins after replay_start={self.replay_start} steps of each environment, {first} of all. "
+                            "Lower replay_start, or give replay_ratio=0")
 
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -59,7 +59,7 @@ class OrnsteinUhlenbeck(Gaussian):
         self._x: np.ndarray | None = None
 
     def draw(self, firsts: np.ndarray) -> np.ndarray:
-        new = np.sqrt(self.DT) * super().draw(firsts)
+        new = self.DT**0.5 * super().draw(firsts)
         x = np.zeros_like(new) if self._x is None else np.where(firsts[:, None], 0, self._x)
         self._x = x - self.THETA * self.DT * x + new
         return self._x

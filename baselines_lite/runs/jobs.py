@@ -28,6 +28,7 @@ from baselines_lite.common.system.options import rules_of
 from baselines_lite.common.system.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
+STARTING = ("__init__.py", "command_line.py", "from_file.py", "registry.py", "run.py")  # files that each run executes
 # What starts a run: of this very package, whatever the current folder holds.
 START = (sys.executable, "-P", "-m", "baselines_lite.run")
 
@@ -125,18 +126,12 @@ def environment() -> dict[str, str]:
 def code_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Any]:
     """What identifies the code that a run of an algorithm executes, as JSON has it.
 
-    `sha256` decides: it is of all files of the package that the run may import, and of `modules` of one's own by name,
-    an environment's say (but not of what these import from elsewhere). Commit and versions are recorded beside it.
+    `sha256` decides: it is of all files of the package that the run may import, and of the algorithm and `modules` of
+    one's own, an environment's say: see `own_files`. Commit and versions are recorded beside it.
     """
-    paths = {path for folder in ("common", *packages_of(alg)) for path in PACKAGE.joinpath(folder).rglob("*.py")}
-    paths |= {PACKAGE / name for name in ("__init__.py", "command_line.py", "from_file.py", "registry.py", "run.py")}
-    for module in modules:
-        with contextlib.suppress(ImportError, AttributeError):  # there is none: the run says so
-            paths.add(Path(importlib.util.find_spec(module).origin))
-    texts = sorted((str(path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path.name), path.read_bytes())
-                   for path in paths)  # the same on another machine, wherever the package lies
     digest = hashlib.sha256()
-    for name, text in texts:
+    for name, path in sorted(files_of(alg, modules).items()):  # the same on another machine, wherever they lie
+        text = path.read_bytes()
         digest.update(f"{name} {len(text)}\n".encode() + text)
     made = provenance()
     commit, _, changes = (made["commit"] or "").partition("+")
@@ -144,30 +139,72 @@ def code_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Any]:
             "versions": made["versions"]}
 
 
-def packages_of(alg: str) -> set[Path]:
-    """The folder of an algorithm's package, and those of the other algorithms that its files import."""
-    module = registry.find(alg)
-    found, rest = set(), [Path(path) for path in getattr(module, "__path__", [os.path.dirname(module.__file__)])]
-    while rest:
-        folder = rest.pop()
-        if folder not in found:
-            found.add(folder)
-            rest += [PACKAGE / part for path in folder.rglob("*.py") for part in parts_imported(path)
-                     if part not in ("common", "runs") and (PACKAGE / part).is_dir()]
-    return found
+def files_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Path]:
+    """The files of code_of's digest, by their names as seen from the package."""
+    files, rest, seen = {name: PACKAGE / name for name in STARTING}, {"common"}, {"runs"}
+    for module in (registry.find(alg).__name__, *modules):
+        top, *parts = module.split(".")
+        if top == PACKAGE.name:
+            rest.update(part for part in parts[:1] if (PACKAGE / part).is_dir())
+        else:
+            own = own_files(top)
+            files |= {f"../{name}": path for name, path in own.items()}
+            rest.update(part for path in own.values() for part in parts_imported(path))
+    while rest := rest - seen:
+        seen.add(part := rest.pop())
+        inside = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.joinpath(part).rglob("*.py")}
+        files |= inside
+        if part != "common":
+            rest.update(part for path in inside.values() for part in parts_imported(path))
+    return files
+
+
+def own_files(module: str) -> dict[str, Path]:
+    """The files of a module or package of one's own, by name, and of what these import from beside it.
+
+    Of an installed one those of its package alone; none where there is no such module, which the run says.
+    """
+    files: dict[str, Path] = {}
+    rest, seen = {module}, {PACKAGE.name}
+    while rest := rest - seen:
+        seen.add(name := rest.pop())
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(name)
+            folders = list(spec.submodule_search_locations or ()) if spec else []
+            found = [path for folder in folders for path in Path(folder).rglob("*.py")]
+            if spec and not folders and spec.has_location:
+                found = [Path(spec.origin)]
+            for path in found:
+                root = Path(folders[0]).parent if folders else path.parent
+                files[str(path.relative_to(root)) if path.is_relative_to(root) else path.name] = path
+                if not {"site-packages", "dist-packages"} & set(path.parts):
+                    rest.update(other for other in tops_imported(path) if (root / f"{other}.py").is_file()
+                                or (root / other / "__init__.py").is_file())
+    return files
+
+
+def tops_imported(path: Path) -> Iterator[str]:
+    """The first parts of the names that a file imports."""
+    yield from (name.partition(".")[0] for name in names_imported(path))
 
 
 def parts_imported(path: Path) -> Iterator[str]:
-    """The parts of baselines_lite that a file imports: files and folders at its top, without ".py"."""
+    """The folders of baselines_lite that a file imports from."""
+    parts = (name.split(".")[1] for name in names_imported(path) if name.startswith(f"{PACKAGE.name}."))
+    yield from (part for part in parts if (PACKAGE / part).is_dir())
+
+
+def names_imported(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, but relative ones: of "from a import b", a.b."""
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError:  # which the run will say
         return
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{name}" for name in names] if node.level == 0 else []
-        yield from (name.split(".")[1] for name in names if name.startswith("baselines_lite."))
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def codes_of(jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:

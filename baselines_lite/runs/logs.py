@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines_lite.common.experiment.plotting import finite, read_columns, read_monitor, steps_of
+from baselines_lite.common.experiment.plotting import finite, header_of, read_columns, read_monitor, steps_of
 from baselines_lite.common.system.errors import UserError
 
 # Steps, mean return and seconds in a progress.csv: ours; the original's ppo2, a2c; ppo1, trpo_mpi; deepq; ddpg; and
@@ -52,8 +52,8 @@ class Run:
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """The runs of all paths, each once: a run's folder, one that holds such at any depth, or a log file.
 
-    What is in a run's folder belongs to it, and what it has moved to previous-N is left out, unless it is named.
-    Raises UserError for a path where there is none.
+    What is in a run's folder belongs to it, its files too where they are named beside it, and what it has moved to
+    previous-N is left out, unless it is named. Raises UserError for a path where there is none.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -64,7 +64,9 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
             raise UserError(f"there is no log of a run in {str(path)!r}: no *monitor.csv, no progress.csv")
         for log in logs:
             found.setdefault(log.resolve(), log)
-    return [read_run(log) for log in found.values()]
+    monitored = {path.parent for path in found if path.name.endswith("monitor.csv")}
+    return [read_run(log) for path, log in found.items()
+            if path.parent not in found and not (path.name == "progress.csv" and path.parent in monitored)]
 
 
 def folders_with_logs(folder: Path) -> Iterator[Path]:
@@ -88,6 +90,10 @@ def read_run(path: str | Path) -> Run:
 def _read(path: Path) -> Run:
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(path.glob("*monitor.csv")) or [path / "progress.csv"]
+    for file in files:
+        if not is_log(file):
+            raise UserError(f"{str(file)!r} is no log of a run: it has not the columns of a monitor.csv (r, l, t) or a "
+                            "progress.csv")
     averaged = files[0].name == "progress.csv"
     env, steps, returns, seconds = (None, *read_progress(files[0])) if averaged else merged(files)
     config = read_config(folder / "config.json")
@@ -99,6 +105,14 @@ def _read(path: Path) -> Run:
         config.get("ranks", 1), steps, returns, np.maximum.accumulate(seconds) / 3600, averaged, config,
         read_columns(evaluations, ("total_timesteps", "mean", "std_error", "episodes")) if evaluations.is_file()
         else np.empty((0, 4)))
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file has the columns of a log, or none yet: a CSV file that was made a moment ago."""
+    if not (columns := header_of(path)):
+        return path.suffix == ".csv"
+    known = PROGRESS if path.name == "progress.csv" else (("r", "l", "t"),)
+    return any({name for name in names if name} <= set(columns) for names in known)
 
 
 def merged(files: list[Path]) -> tuple[str | None, np.ndarray, np.ndarray, np.ndarray]:

@@ -100,4 +100,5 @@ def write(path: str, act: Callable[[], None]) -> None:
     try:
         act()
     except OSError as error:
-        raise UserError(f"cannot write {path!r}: {error.strerror}: {error.filename!r}") from None
+        where = f": {error.filename!r}" if error.filename not in (None, path) else ""
+        raise UserError(f"cannot write {path!r}: {error.strerror}{where}") from None

@@ -140,7 +140,7 @@ class Runner:
             for each in [each for each in self.running if each.process.poll() is not None]:
                 self._finish(each)
             if not self._bar.disable:
-                self._bar.set_postfix_str(self._counts(), refresh=False)
+                self._bar.set_postfix_str(f"{self._counts()}, {len(self.running)} running", refresh=False)
                 self._bar.update(self._steps() - self._bar.n)
             time.sleep(0.1)
 
@@ -195,7 +195,8 @@ class Runner:
         each.hold.close()
         if self._bar.disable and not self.came:
             steps, seconds = self._steps(), time.monotonic() - self._began
-            left = f", {tqdm.format_interval((self._total - steps) * seconds / steps)} left" if steps > 0 else ""
+            known = steps > 0.05 * self._total  # before that it is the time that starting takes
+            left = f", {tqdm.format_interval((self._total - steps) * seconds / steps)} left" if known else ""
             say(f"{name} {'is done' if status == 0 else 'failed'}: {self._counts()}{left}")
 
     def _steps(self) -> int:
@@ -206,8 +207,7 @@ class Runner:
         return sum(max(0, steps - self._before[name]) for name, steps in made.items())
 
     def _counts(self) -> str:
-        return (f"{len(self.done)} of {len(self.jobs)} done, {len(self.running)} running"
-                + (f", {len(self.failed)} failed" if self.failed else ""))
+        return f"{len(self.done)} of {len(self.jobs)} done" + (f", {len(self.failed)} failed" if self.failed else "")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -254,12 +254,12 @@ def outcome(folder: Path) -> dict[str, Any]:
     """
     last, evaluation = last_row(folder / "progress.csv"), last_row(folder / "evaluations.csv")
     steps, seconds = (float(last.get(name) or 0) for name in ("total_timesteps", "time_elapsed"))
-    returns: collections.deque[float] = collections.deque(maxlen=LAST)
+    returns: list[float] = []
     with contextlib.suppress(FileNotFoundError), (folder / "monitor.csv").open(newline="") as file:
         file.readline()  # a comment
         returns.extend(float(row["r"]) for row in csv.DictReader(file))
     return {"steps": int(steps), "seconds": seconds, "steps_per_second": steps / seconds if seconds else None,
-            "score": statistics.fmean(returns) if returns else None, "episodes": len(returns),
+            "score": statistics.fmean(returns[-LAST:]) if returns else None, "episodes": len(returns),
             "evaluation": {name: float(text) for name, text in evaluation.items() if text} or None}
 
 

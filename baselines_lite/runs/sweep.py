@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +42,8 @@ class SweepOptions:
     dry_run: bool = option(False, "only list the commands of the runs, and what is to be done about each")
     help: bool = option(False, "print this text")
 
+
+MANY = 100_000  # seeds that nobody means
 
 # Flags of a run that a sweep gives, or that make no sense in one, and what to give instead.
 INSTEAD = {"seed": "give --seeds", "log_path": "give --out", "resume": "it goes on by itself",
@@ -75,8 +77,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{job.command}  # {state_of(job, out, code)}")
         return 0
     status = Runner(part, out, options.jobs).run()
-    if status <= 1:
-        tabulate(results(jobs, out), out)
+    tabulate(results(jobs, out), out)
     return status
 
 
@@ -143,6 +144,8 @@ def seeds_of(text: str) -> list[int]:
         found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
         if not found:
             raise UserError(f"--seeds must be such as 0-4 or 0,3,7, not {text}")
+        if len(seeds) + len(found) > MANY:
+            raise UserError(f"--seeds={text} are more than {MANY:,}")
         seeds += found
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds={text} has a seed twice")
@@ -157,7 +160,7 @@ def shard(jobs: Sequence[Job], text: str) -> list[Job]:
     return list(jobs[int(match[1]) - 1 :: int(match[2])])
 
 
-def merge(folders: Iterable[Path], out: Path) -> list[dict[str, Any]]:
+def merge(folders: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     """Copies the finished runs below some folders to `out`, without their checkpoints; all results that are there then.
 
     Raises UserError, before anything is copied, where two differ which are of the same job.
@@ -171,7 +174,8 @@ def merge(folders: Iterable[Path], out: Path) -> list[dict[str, Any]]:
             try:
                 name, code = Job(**result["job"]).name, result["code"]["sha256"]
             except (KeyError, TypeError, AttributeError):
-                continue  # it is nobody's
+                say(f"left out: {str(path)!r} is damaged, or no result of a sweep")
+                continue
             if path.parent != folder / name:
                 continue  # it was moved
             place, known = found.setdefault(name, (path.parent, result))
@@ -180,6 +184,8 @@ def merge(folders: Iterable[Path], out: Path) -> list[dict[str, Any]]:
                 if not same:
                     raise UserError(f"{str(place)!r} and {str(path.parent)!r} are one run with another {what} each: "
                                     "leave one of them out")
+    if not found:
+        raise UserError(f"there is no result of a sweep in {', '.join(repr(str(folder)) for folder in folders)}")
     new = {name: path for name, (path, _) in found.items() if path != out / name}
     for name in new:
         if (out / name).exists():

@@ -369,9 +369,9 @@ def test_as_many_batches_are_replayed_as_the_ratio_says_once_there_is_enough(rat
 
 def test_a_budget_in_which_nothing_would_be_replayed_is_refused():
     config = Config(num_env=4, replay_start=100)
-    config.check_budget(801, ranks=2)
-    with pytest.raises(UserError, match=r"would replay nothing: the first replay_start=100 .* 800 of all"):
-        config.check_budget(800, ranks=2)
+    config.check_budget(800, ranks=2)  # the last update replays
+    with pytest.raises(UserError, match=r"would replay nothing: .* replay_start=100 .* 800 of all"):
+        config.check_budget(799, ranks=2)
     Config(replay_ratio=0).check_budget(1, ranks=1)
 
 

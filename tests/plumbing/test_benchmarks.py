@@ -96,7 +96,7 @@ def test_the_report(written):
     assert report.main(["--results", str(written), "--check"]) == 1
 
 
-def test_recipes_are_compared(tmp_path, uncompiled):
+def test_recipes_are_compared(tmp_path, uncompiled, capsys):
     """By the worst of their tasks."""
     for name, rate in ("slow", "0"), ("fast", "1e-3"):
         for seed in (10, 11):
@@ -110,6 +110,18 @@ def test_recipes_are_compared(tmp_path, uncompiled):
     text = (place / "README.md").read_text()
     assert re.search(r"^\| slow \| \d\d\.\d \(\d\d\.\d, \d\d\.\d\) \| -?0\.\d\d \(CartPole-v1\) \|$", text, re.M)
     assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
+    other = {"status": 0, "job": {"alg": "a2c", "env": "A", "seed": 0, "flags": {"lr": "1"}}}
+    for name, words in (("mixed/a/seed0", "differ in --lr"), ("none", "no run of a sweep in"),
+                        ("others/a/seed0", "runs of a2c and ppo2")):
+        (tmp_path / name).mkdir(parents=True)
+        if "/" in name:
+            (tmp_path / name / "result.json").write_text(json.dumps(other))
+        if name.startswith("mixed"):
+            shutil.copytree(tmp_path / "slow/ppo2", tmp_path / "mixed/ppo2")
+        folders = [str(tmp_path / name.partition("/")[0]), str(tmp_path / "slow")]
+        assert recipes.main(["more", *folders, f"--results={tmp_path / 'results'}"]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "results/experiments/ppo2/more").exists()
     run = {"job": {"env": "A", "flags": {}}, "code": {"commit": "0123456789", "dirty": False}}
     other = {"job": {"env": "B", "flags": {}}, "code": {"commit": "abcdef0123", "dirty": False}}
     told = recipes.page("rates", "ppo2", [("fast", run), ("fast", other)], {"fast": {"A": [1.0], "B": [2.0]}})
@@ -208,6 +220,37 @@ def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
     path.write_text(path.read_text().replace('"code": "', '"code": "0'))
     result("alone", "--plan")
     assert "1 to do here; 1 of older code or another command:\n  ppo2-CartPole-v1" in capfd.readouterr().out
+
+
+def test_what_a_part_has_to_do_stays_as_others_go_on(tmp_path, monkeypatch, capsys):
+    """What is there already moved nothing from one machine's part to another's."""
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    command = ["classic", "--tasks=cartpole", "--algs=ppo2,a2c", "--seeds=0-1", "--shard=1/2", "--plan"]
+    assert run.main(command) == 0
+    first, second = (line.removeprefix("missing: ") for line in capsys.readouterr().out.splitlines()[1:])
+    job, place = next(pair for pair in run.jobs_of(run.parsed(command)) if pair[0].name == first)
+    path = run.path_of(place)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"command": job.command, "code": run.codes_of([job])[job.name]["sha256"]}))
+    assert run.main(command) == 0
+    assert capsys.readouterr().out == f"classic: 1 result of 2 there, 1 to do here\nmissing: {second}\n"
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--jobs=0"], "--jobs must be at least 1"), (["--jobs=-1"], "--jobs must be at least 1"),
+    (["--tasks=cartpole,cartpole"], "--tasks has 'cartpole' twice"), (["--algs=a2c,a2c"], "--algs has 'a2c' twice"),
+    (["--tasks=cartpole", "--algs=ddpg"], "'ddpg' is no algorithm of classic's cartpole")])
+def test_what_cannot_be_meant_of_a_suite(flags, words, capsys):
+    assert run.main(["classic", *flags, "--plan"]) == 2 and words in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_or_of_what_is_damaged(written, tmp_path, capsys):
+    assert report.main([f"--results={tmp_path / 'nothing'}"]) == 2 and not (tmp_path / "nothing").exists()
+    assert "there are no results in" in capsys.readouterr().err
+    path = written / "classic/cartpole/ppo2/seed0.json"
+    path.write_text("")
+    assert report.main([f"--results={written}"]) == 2
+    assert f"{str(path)!r} is no result of a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", [recipes, report, run])

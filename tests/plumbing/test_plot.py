@@ -108,6 +108,30 @@ def test_runs_are_found_at_any_depth_each_once(tmp_path):
             find_runs([tmp_path / path])
 
 
+def test_a_run_counts_once_however_it_is_named(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "progress.csv").write_text("total_timesteps,eprewmean,time_elapsed\n100,1,1\n")
+    files = [folder / "monitor.csv", folder / "progress.csv"]
+    for named in ([folder, *files], [*files, folder], [tmp_path, *files], files):
+        run, = find_runs(named)
+        assert len(run.returns) == 30
+    assert find_runs(files[1:])[0].averaged
+
+
+def test_what_is_no_log_is_said_to_be_none(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (tmp_path / "a.monitor.csv").write_bytes(bytes(range(256)) * 3)
+    (tmp_path / "b.monitor.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "new.monitor.csv").write_text("#{}\n")
+    for path in (folder / "config.json", tmp_path / "a.monitor.csv", tmp_path / "b.monitor.csv"):
+        with pytest.raises(UserError, match=f"{path.name}' is no log of a run"):
+            read_run(path)
+    assert not len(read_run(tmp_path / "new.monitor.csv").returns)  # it has only begun
+    text = (folder / "monitor.csv").read_text()
+    (folder / "monitor.csv").write_text(text.partition("\n")[2], encoding="utf-8-sig")
+    assert len(read_run(folder).returns) == 30
+
+
 def test_means_and_bands(monkeypatch):
     monkeypatch.setattr(plotting, "POINTS", 3)
     runs = [(np.array([0.0, 10.0]), np.array([0.0, 10.0]) + c) for c in (1.0, 2.0, 4.0, 8.0)]

@@ -15,7 +15,7 @@ from scipy import stats
 
 from baselines_lite import UserError
 from baselines_lite.runs import jobs, runner, sweep
-from baselines_lite.runs.jobs import PACKAGE, Job, code_of
+from baselines_lite.runs.jobs import Job, code_of
 from baselines_lite.runs.runner import state_of
 from baselines_lite.runs.table import table, texts
 from tests.conftest import ROOT, until
@@ -102,9 +102,30 @@ def test_code_is_what_a_run_imports(tmp_path, monkeypatch):
     (tmp_path / "an_env.py").write_text("1")
     after = digest("ppo2"), digest("a2c"), digest("a_lab.my_alg"), digest("ppo2", ["an_env"])
     assert [a == b for a, b in zip(before, after)] == [True, True, False, False]
-    assert PACKAGE / "ppo1" in jobs.packages_of("a_lab.my_alg") and jobs.packages_of("ppo2") == {PACKAGE / "ppo2"}
+    names = set(jobs.files_of("a_lab.my_alg"))
+    assert {"../a_lab/my_alg/more.py", "ppo1/ppo1.py", "common/__init__.py"} <= names and "ppo2/ppo2.py" not in names
+    assert {name.partition("/")[0] for name in jobs.files_of("ppo2")} - set(jobs.STARTING) == {"common", "ppo2"}
     code = code_of("ppo2")
     assert set(code) == {"sha256", "commit", "dirty", "version", "versions"} and code["versions"]["numpy"]
+
+
+def test_code_is_what_ones_own_modules_import_from_beside_them(tmp_path, monkeypatch):
+    """Gymnasium's usual layout has the environment's class in a folder of the package that registers it."""
+    for name, text in {"many/__init__.py": "", "many/envs/__init__.py": "",
+                       "many/envs/maze.py": "import tools, numpy\n", "tools.py": "import more\nimport many\n",
+                       "more/__init__.py": "", "more/a.py": "def (",
+                       "other.py": "import baselines_lite, more\n", "aside.py": ""}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert set(jobs.own_files("many")) == {"many/__init__.py", "many/envs/__init__.py", "many/envs/maze.py", "tools.py",
+                                           "more/__init__.py", "more/a.py"}
+    assert set(jobs.own_files("other")) == {"other.py", "more/__init__.py", "more/a.py"}
+    assert all(name.startswith("gymnasium/") for name in jobs.own_files("gymnasium"))  # not NumPy, beside it
+    before = code_of("ppo2", ["many.envs"])["sha256"]
+    (tmp_path / "tools.py").write_text("import more\nimport many\nx = 1\n")
+    assert code_of("ppo2", ["many.envs"])["sha256"] != before
 
 
 def test_every_combination_is_a_job():
@@ -200,7 +221,7 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(main, fake, tmp_path):
     first.send_signal(signal.SIGINT)
     told = first.communicate()[0]
     assert first.returncode == 128 + signal.SIGINT and "SIGINT: 2 runs will end after the present update" in told
-    assert "stopped by SIGINT: 0 of 2 done, 0 running; the same command goes on" in told
+    assert "stopped by SIGINT: 0 of 2 done; the same command goes on" in told
     second = begun(2)
     second.kill()
     second.communicate()
@@ -211,7 +232,7 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(main, fake, tmp_path):
     assert main(*FLAGS, "--dry_run").stdout.count("# begun") == 2
     (tmp_path / "go").touch()
     done = main(*FLAGS)
-    assert done.returncode == 0 and f"{NAMES[1]} is done: 2 of 2 done, 0 running, 00:00 left" in done.stdout
+    assert done.returncode == 0 and f"{NAMES[1]} is done: 2 of 2 done, 00:00 left" in done.stdout
     assert "ppo2       CartPole-v1  2      0.5   0       1        500\n" in done.stdout
     assert [path.read_text().count("\n") for path in starts] == [3, 3] and not (out / "old").exists()
     assert rows(out)[0]["mean"] == "0.5" and not list(out.rglob("*.lock"))
@@ -290,6 +311,13 @@ def test_shards_are_merged(main, fake, tmp_path):
         assert done.returncode == (2 if what else 0)
         assert (f"are one run with another {what} each: leave" in done.stderr) == (what is not None)
     assert "there is no folder 'shard3'" in main("sweep", "--merge=shard3", "--out=all").stderr
+    (tmp_path / "shard1" / NAMES[0] / "result.json").write_text("{bad")
+    told = main("sweep", "--merge=shard1,shard2", "--out=other").stdout
+    assert f"left out: 'shard1/{NAMES[0]}/result.json' is damaged" in told and "1 result in 'other'" in told
+    (tmp_path / "empty").mkdir()
+    done = main("sweep", "--merge=empty", "--out=nothing")
+    assert done.returncode == 2 and "there is no result of a sweep in 'empty'" in done.stderr
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_the_table_is_over_seeds():

@@ -30,13 +30,20 @@ LEAST_FOR_CI = 5  # runs: of fewer an interval says more of its assumptions than
 POINTS = 200  # of a drawn line
 
 
+def header_of(path: Path) -> list[str]:
+    """The names of a CSV file's columns; none where it has no whole line that is no comment (#)."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line for line in file if line.strip() and not line.startswith("#")), "")
+    return next(csv.reader([line]), []) if line.endswith("\n") else []
+
+
 def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
     """These columns [rows, names] of a CSV file; NaN where a cell is empty. No rows where it lacks a column.
 
     What a killed writer leaves, or one that is writing, is passed over: a last line without an end, cells that are no
     numbers. Comments (#) are no rows.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")[:-1]
     lines = [line for line in lines if line and not line.startswith("#")]
     header, found = next(csv.reader(lines), []), []
     if len(lines) > 1 and set(names) <= set(header):
@@ -60,7 +67,7 @@ def read_monitor(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     The format is that of Baselines' bench/monitor.py, and of Stable-Baselines3's common/monitor.py, which has it from
     there: a JSON comment with t_start and env_id, then columns r, l, t and perhaps others.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = file.readline()
     header = None
     with contextlib.suppress(ValueError):

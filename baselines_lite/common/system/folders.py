@@ -78,7 +78,7 @@ def acquire(path: Path, what: str) -> TextIO | None:
                 file.seek(0)
                 holder = file.read(200)
             raise UserError(f"{what} is in use by another run{f' ({holder})' if holder else ''}; wait for its end, or "
-                            "give another") from None
+                            "give another place") from None
         except OSError:  # not on this file system
             file.close()
             path.unlink(missing_ok=True)
