@@ -158,8 +158,8 @@ class ReplayBuffer:
 class PrioritizedReplayBuffer(ReplayBuffer):
     """Draws a transition with probability p^alpha / sum p^alpha; p is the size of its last error, plus epsilon.
 
-    New transitions have the highest priority so far, and at least 1. Stratified: the k-th of B draws comes from the k-th
-    B-th of the total. Options as ReplayBuffer's.
+    New transitions have the highest priority so far, and at least 1. Stratified: the k-th of B draws comes from the
+    k-th B-th of the total. Options as ReplayBuffer's.
     """
 
     EXTRA = 16 + 2 * 9  # two trees of a number per leaf, and one for FAN of them, and so on
