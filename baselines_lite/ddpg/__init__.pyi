@@ -31,7 +31,7 @@ def learn(
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap",
     train_steps: int = 100,
     tau: float = 0.005,
-    actor_lr: str | float | Callable[[float], float] = "1e-3",
+    actor_lr: str | float | Callable[[float], float] = "1e-4",
     critic_lr: str | float | Callable[[float], float] = "1e-3",
     critic_l2_reg: float = 0.0,
     max_grad_norm: float | None = None,
