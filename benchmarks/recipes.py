@@ -69,10 +69,10 @@ def runs_of(folder: Path) -> list[dict[str, Any]]:
     found = [{**json.loads(path.read_text()), "folder": path.parent} for path in folder.glob("*/seed*/result.json")]
     if not found:
         raise UserError(f"there is no run of a sweep in {str(folder)!r} that has ended")
-    flags = found[0]["job"]["flags"]
     for name in sorted({name for run in found for name in run["job"]["flags"]}):
-        if any(run["job"]["flags"].get(name) != flags.get(name) for run in found):
-            raise UserError(f"the runs in {str(folder)!r} differ in --{name}: a recipe is a sweep of one value of each")
+        values = {(run["job"]["env"], run["job"]["flags"].get(name)) for run in found}
+        if len(values) > len({env for env, _ in values}):
+            raise UserError(f"the runs in {str(folder)!r} differ in --{name}: a recipe has one value in an environment")
     return sorted(found, key=lambda run: run["job"]["seed"])
 
 
@@ -92,15 +92,16 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
     body = [[recipe, *(cell(np.array(by_env.get(env, ()))) for env in envs), *([worst(by_env)] if scaled else [])]
             for recipe, by_env in scores.items()]
     told = []
-    for recipe, run in dict(runs).items():
-        flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
-        commits: dict[str, dict[str, None]] = {}  # of its runs, each with the environments
-        for each in (each for other, each in runs if other == recipe):
-            commit = f"{each['code']['commit'][:7]}{'+' * bool(each['code']['dirty'])}"
-            commits.setdefault(commit, {})[each["job"]["env"]] = None
-        places = [commit + f" ({', '.join(of)})" * (len(commits) > 1) for commit, of in commits.items()]
-        told.append(f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, "
-                    + ', '.join(places))
+    for recipe in dict(runs):
+        commands: dict[str, dict[str, dict[str, None]]] = {}  # by flags and commit the environments
+        for run in (run for other, run in runs if other == recipe):
+            flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
+            commit = f"{run['code']['commit'][:7]}{'+' * bool(run['code']['dirty'])}"
+            commands.setdefault(flags, {}).setdefault(commit, {})[run["job"]["env"]] = None
+        several = sum(map(len, commands.values())) > 1
+        told += [f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, " + ", ".join(
+            commit + f" ({', '.join(envs)})" * several for commit, envs in commits.items())
+            for flags, commits in commands.items()]
     head = ["recipe", *envs, *(["worst, 0 random to 1 published"] if scaled else [])]
     words = ("Made by `python -m benchmarks.recipes`: means of the last 100 episodes of training; in brackets the "
              "seeds, from five on Student's 95% interval.")

@@ -110,7 +110,7 @@ def test_recipes_are_compared(tmp_path, uncompiled, capsys):
     text = (place / "README.md").read_text()
     assert re.search(r"^\| slow \| \d\d\.\d \(\d\d\.\d, \d\d\.\d\) \| -?0\.\d\d \(CartPole-v1\) \|$", text, re.M)
     assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
-    other = {"status": 0, "job": {"alg": "a2c", "env": "A", "seed": 0, "flags": {"lr": "1"}}}
+    other = {"status": 0, "job": {"alg": "a2c", "env": "CartPole-v1", "seed": 0, "flags": {"lr": "1"}}}
     for name, words in (("mixed/a/seed0", "differ in --lr"), ("none", "no run of a sweep in"),
                         ("others/a/seed0", "runs of a2c and ppo2")):
         (tmp_path / name).mkdir(parents=True)
