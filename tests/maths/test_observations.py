@@ -100,7 +100,7 @@ def test_a_large_mean_beside_other_parts_eats_no_digits():
         policy.normalize.update_obs(policy.encoder.vector(obs), Comm())
         found.append(policy.features(obs)[:, 0])
     assert found[0].std() > 0.9
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
 
 
 def test_a_picture_goes_through_the_convolution_and_the_rest_beside_it():

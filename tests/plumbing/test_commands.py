@@ -18,6 +18,8 @@ import tensorflow as tf
 
 from baselines_lite import registry
 from baselines_lite.command_line import checked, main
+from baselines_lite.runs.jobs import Job
+from baselines_lite.runs.runner import write_json
 from benchmarks import run
 from tests.conftest import ROOT
 
@@ -33,7 +35,7 @@ LEFT_OUT = {
     "python benchmarks/tables.py --check": "test_readme.py runs it",
 }
 # What stands for something else in a command, and what it may stand for.
-INSTEAD = {r"\bSUITE\b": "checks", r"\bTASK\b": "cartpole-100k", r"\bNAME\b": "ppo2-pong",
+INSTEAD = {r"\bSUITE\b": "checks", r"\bTASK\b": "identity-discrete,identity-box", r"\bNAME\b": "ppo2-pong",
            r"--algs=\.\.\.": "--algs=ppo2", r"run\.py \.\.\.": "run.py --env=Humanoid-v5",
            r"--seed=S\b": "--seed=0", r"\$SLURM_ARRAY_TASK_ID": "1"}
 
@@ -66,8 +68,11 @@ def place(tmp_path_factory):
     tf.config.run_functions_eagerly(False)
     for name in ("model", "hopper"):
         shutil.copy(log / "model.safetensors", folder / f"{name}.safetensors")
+    job = Job("ppo2", "CartPole-v1")
     for name in ("results-a", "results-b", "shard1", "shard2"):
-        (folder / name).mkdir()
+        shutil.copytree(log, folder / name / job.name)
+        write_json(folder / name / job.name / "result.json", {
+            "job": job.key, "code": {"sha256": "0"}, "score": 1.0, "evaluation": None, "steps_per_second": None})
     (folder / "my_module.py").write_text(
         "import gymnasium as gym\nfrom examples.corridor import Corridor as MyEnv\n"
         "from examples.gated import gated as my_network\ngym.register('MyEnv-v0', MyEnv, max_episode_steps=100)\n")
