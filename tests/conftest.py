@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
 import pytest
 
 from tests import HANG
@@ -26,6 +27,17 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """What a test registers with Gymnasium in place of something else ends with it: another file's may have that name.
+
+    What is new stays: modules such as ale_py register theirs once.
+    """
+    before = dict(gym.registry)
+    yield
+    gym.registry.update(before)
 
 
 def until(condition, process):
