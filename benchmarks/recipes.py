@@ -23,13 +23,14 @@ from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.table import markdown
 from benchmarks.report import cell
-from benchmarks.results import RESULTS, curve_of, scores_of, table
+from benchmarks.results import RESULTS, curve_of, in_a_sentence, scores_of, table
 from benchmarks.suites import SUITES
 
 THIN = 4  # every so manieth point of a curve is kept
 SCALED = {task.env: task for suite in SUITES.values() for task in suite.values() if task.reference is not None}
 
 
+@in_a_sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__,
@@ -38,12 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", help="of sweeps of one algorithm, named as their recipes")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results lie")
     given = parser.parse_args(arguments)
-    try:
-        runs = [(folder.name, run) for folder in given.folders for run in runs_of(folder)]
-        algorithm = algorithm_of(runs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = [(folder.name, run) for folder in given.folders for run in runs_of(folder)]
+    algorithm = algorithm_of(runs)
     place = given.results / "experiments" / algorithm / given.name
     place.mkdir(parents=True, exist_ok=True)
     scores: dict[str, dict[str, list[float]]] = {}

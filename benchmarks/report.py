@@ -24,7 +24,7 @@ from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, lo
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.page import drawn, fill
 from baselines_lite.runs.table import markdown
-from benchmarks.results import KINDS, RESULTS, Result, everything
+from benchmarks.results import KINDS, RESULTS, Result, everything, in_a_sentence
 from benchmarks.suites import SUITES, Task
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +34,7 @@ RESAMPLES = 2000
 Runs = Mapping[str, Mapping[str, Sequence[Result]]]  # by task and algorithm
 
 
+@in_a_sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__,
@@ -41,13 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, say what is not up to date")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where they lie")
     given = parser.parse_args(arguments)
-    try:
-        found = list(everything(given.results))
-        if not found:
-            raise UserError(f"there are no results in {str(given.results)!r}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = list(everything(given.results))
+    if not found:
+        raise UserError(f"there are no results in {str(given.results)!r}")
     suites = {name: by_task([r for r in found if r.suite == name]) for name in SUITES}
     suites = {name: runs for name, runs in suites.items() if runs}
     pages = {given.results / "README.md": overview(suites)}

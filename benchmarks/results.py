@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,20 @@ WINDOW = 100  # episodes
 # Scores by name, each with the words of a table's head.
 KINDS = {"last100": "last 100 episodes of training", "evaluation": "last evaluation",
          "maximum": "maximum of evaluations", "training": "mean over all training"}
+
+
+def in_a_sentence(main: Callable[..., int]) -> Callable[..., int]:
+    """A program whose UserError is a sentence on stderr, and exit status 2."""
+
+    @functools.wraps(main)
+    def program(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return program
 
 
 @dataclasses.dataclass(frozen=True)

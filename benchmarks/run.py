@@ -21,8 +21,8 @@ from baselines_lite.common.system.errors import UserError, counted
 from baselines_lite.runs.jobs import Job, codes_of
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.runner import Runner, read_json, state_of
-from baselines_lite.runs.sweep import seeds_of, shard
-from benchmarks.results import RESULTS, Result, curve_of, scores_of
+from baselines_lite.runs.sweep import seeds_of, shard, split
+from benchmarks.results import RESULTS, Result, curve_of, in_a_sentence, scores_of
 from benchmarks.suites import SUITES, Task
 
 EVALUATIONS = 20  # in a run
@@ -30,13 +30,10 @@ EVALUATIONS = 20  # in a run
 Place = tuple[str, str, str, int]  # suite, task, algorithm, seed
 
 
+@in_a_sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    try:
-        return run(parsed(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(parsed(arguments))
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,12 +79,8 @@ def run(given: argparse.Namespace) -> int:
 def jobs_of(given: argparse.Namespace) -> list[tuple[Job, Place]]:
     """The runs of a suite, each with the place of its result. Raises UserError for names that there are not."""
     suite = SUITES[given.suite]
-    tasks = given.tasks.split(",") if given.tasks else list(suite)
-    algorithms = given.algs.split(",") if given.algs else None
-    for what, names in (("tasks", tasks), ("algs", algorithms or [])):
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"--{what} has {name!r} twice")
+    tasks = split("tasks", given.tasks) if given.tasks else list(suite)
+    algorithms = split("algs", given.algs) if given.algs else None
     for name in tasks:
         if name not in suite:
             raise UserError(f"{given.suite} has no task {name!r}; it has {', '.join(suite)}")

@@ -154,8 +154,7 @@ def files_of(alg: str, modules: Sequence[str] = ()) -> dict[str, Path]:
         seen.add(part := rest.pop())
         inside = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.joinpath(part).rglob("*.py")}
         files |= inside
-        if part != "common":
-            rest.update(part for path in inside.values() for part in parts_imported(path))
+        rest.update(other for path in inside.values() for other in parts_imported(path))
     return files
 
 
@@ -170,22 +169,16 @@ def own_files(module: str) -> dict[str, Path]:
         seen.add(name := rest.pop())
         with contextlib.suppress(ImportError, ValueError):
             spec = importlib.util.find_spec(name)
-            folders = list(spec.submodule_search_locations or ()) if spec else []
-            found = [path for folder in folders for path in Path(folder).rglob("*.py")]
-            if spec and not folders and spec.has_location:
-                found = [Path(spec.origin)]
-            for path in found:
-                root = Path(folders[0]).parent if folders else path.parent
-                files[str(path.relative_to(root)) if path.is_relative_to(root) else path.name] = path
-                if not {"site-packages", "dist-packages"} & set(path.parts):
-                    rest.update(other for other in tops_imported(path) if (root / f"{other}.py").is_file()
-                                or (root / other / "__init__.py").is_file())
+            origin = [spec.origin] if spec and spec.has_location else []
+            for place in map(Path, (spec and spec.submodule_search_locations) or origin):  # folders, or one file
+                root = place.parent
+                found = [place] if place.is_file() else list(place.rglob("*.py"))
+                files |= {str(path.relative_to(root)): path for path in found}
+                if not {"site-packages", "dist-packages"} & set(root.parts):
+                    tops = {name.partition(".")[0] for path in found for name in names_imported(path)}
+                    rest.update(top for top in tops if (root / f"{top}.py").is_file()
+                                or (root / top / "__init__.py").is_file())
     return files
-
-
-def tops_imported(path: Path) -> Iterator[str]:
-    """The first parts of the names that a file imports."""
-    yield from (name.partition(".")[0] for name in names_imported(path))
 
 
 def parts_imported(path: Path) -> Iterator[str]:

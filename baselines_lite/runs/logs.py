@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines_lite.common.experiment.plotting import finite, header_of, read_columns, read_monitor, steps_of
+from baselines_lite.common.experiment.plotting import MONITOR, finite, header_of, read_columns, read_monitor, steps_of
 from baselines_lite.common.system.errors import UserError
 
 # Steps, mean return and seconds in a progress.csv: ours; the original's ppo2, a2c; ppo1, trpo_mpi; deepq; ddpg; and
@@ -111,7 +111,7 @@ def is_log(path: Path) -> bool:
     """Whether a file has the columns of a log, or none yet: a CSV file that was made a moment ago."""
     if not (columns := header_of(path)):
         return path.suffix == ".csv"
-    known = PROGRESS if path.name == "progress.csv" else (("r", "l", "t"),)
+    known = PROGRESS if path.name == "progress.csv" else (MONITOR,)
     return any({name for name in names if name} <= set(columns) for names in known)
 
 

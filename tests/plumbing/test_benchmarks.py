@@ -238,7 +238,8 @@ def test_what_a_part_has_to_do_stays_as_others_go_on(tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize(("flags", "words"), [
     (["--jobs=0"], "--jobs must be at least 1"), (["--jobs=-1"], "--jobs must be at least 1"),
-    (["--tasks=cartpole,cartpole"], "--tasks has 'cartpole' twice"), (["--algs=a2c,a2c"], "--algs has 'a2c' twice"),
+    (["--tasks=cartpole,cartpole"], "--tasks=cartpole,cartpole has cartpole twice"),
+    (["--algs=a2c,a2c"], "--algs=a2c,a2c has a2c twice"),
     (["--tasks=cartpole", "--algs=ddpg"], "'ddpg' is no algorithm of classic's cartpole")])
 def test_what_cannot_be_meant_of_a_suite(flags, words, capsys):
     assert run.main(["classic", *flags, "--plan"]) == 2 and words in capsys.readouterr().err

@@ -28,6 +28,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")  # Plotly's names; Matplotlib has i
 BANDS = ("ci", "std", "minmax", "none")
 LEAST_FOR_CI = 5  # runs: of fewer an interval says more of its assumptions than of them
 POINTS = 200  # of a drawn line
+MONITOR = ("r", "l", "t")  # columns of a monitor file: return, length, seconds
 
 
 def header_of(path: Path) -> list[str]:
@@ -72,7 +73,7 @@ def read_monitor(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     header = None
     with contextlib.suppress(ValueError):
         header = json.loads(first.removeprefix("#"))
-    return header if isinstance(header, dict) else {}, finite(read_columns(path, ("r", "l", "t")))
+    return header if isinstance(header, dict) else {}, finite(read_columns(path, MONITOR))
 
 
 def steps_of(lengths: np.ndarray, progress: Path) -> np.ndarray:
