@@ -81,7 +81,7 @@ NAMES = {"beamrider": "BeamRider", "spaceinvaders": "SpaceInvaders"}
 def atari(steps: float, goals: Mapping[str, Mapping[str, float]], **flags: str) -> dict[str, Task]:
     """The seven games, for so many steps."""
     return {game: Task(f"{NAMES.get(game, game.title())}NoFrameskip-v4", steps, DISCRETE, *scale, flags=flags,
-                       own={"ppo2": {"dtype": "bfloat16"}}, goals=goals.get(game, {}))  # checks: Pong loses nothing
+                       own={"ppo2": {"dtype": "bfloat16"}}, goals=goals.get(game, {}))  # checks/pong: 18.2, else 19.1
             for game, scale in GAMES.items()}
 
 
