@@ -9,6 +9,7 @@ from unittest.mock import patch
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from baselines_lite import UserError, ppo2, registry
 from baselines_lite.common.experiment import checkpoints, experiment
@@ -263,6 +264,19 @@ def test_a_fork_that_forgets_to_keep_something_is_told(tmp_path, capfd):
     with patch.object(Experiment, "keep", lambda exp, **things: None if "update" in things else keep(exp, **things)):
         small(tmp_path)
     assert "checkpoints leave out what nobody keeps: Update. Name it in exp.keep(...)" in capfd.readouterr().out
+
+
+def test_a_loop_that_forgets_a_variable_or_a_generator_is_told(tmp_path, capfd):
+    log = Experiment.log
+
+    def of_a_loop(exp, *figures):
+        beta, own, parameter = tf.Variable(1.0), np.random.default_rng(0), exp.policy.trainable_variables[0]
+        log(exp, *figures)
+        assert all(x is not None for x in (beta, own, parameter))
+
+    with patch.object(Experiment, "log", of_a_loop):
+        small(tmp_path)
+    assert "checkpoints leave out what nobody keeps: beta, own. Name" in capfd.readouterr().out
 
 
 def test_another_place_is_told(tmp_path, capfd):

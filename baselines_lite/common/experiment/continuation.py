@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from baselines_lite.common.policies.model_file import is_sound
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
-from baselines_lite.common.system.state import Stateful, births, left_out, not_finite, state_of
+from baselines_lite.common.system.state import births, left_out, not_finite, state_of
 from baselines_lite.common.system.watchdog import paused
 
 BEST = "best.safetensors"  # the policy with the highest mean return, of an evaluation or at a checkpoint
@@ -67,10 +67,12 @@ class Continuation:
         if self.source is not None:
             self.comm.together(lambda: [self.source.restore(name, thing) for name, thing in things.items()])
 
-    @property
-    def forgotten(self) -> list[Stateful]:
-        """What was made since and nobody keeps, although it has a state: where the run goes on, it is made anew."""
-        return left_out(self.kept, self._begun)
+    def forgotten(self, loop: Mapping[str, Any]) -> list[str]:
+        """What was made since and nobody keeps, although it has a state: where the run goes on, it is made anew.
+
+        `loop` are the local variables of the training loop.
+        """
+        return left_out(self.kept, self._begun, loop)
 
     def check(self, nupdates: int, loss: str | None, everything: bool) -> None:
         """Raises UserError where parameters are not finite, RuntimeError where they are not the same on all ranks.

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -307,7 +308,7 @@ class Experiment(Report):
             if self.comm.size > 1:
                 self._listen()
             if self.comm.rank == 0:
-                self.say_forgotten()
+                self.say_forgotten(sys._getframe(1).f_locals)
         self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
         odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x)), None)
         if self.evaluations is not None and self.evaluations.due(self.nupdates):

@@ -236,12 +236,11 @@ class Report:
         if self.comm.rank == 0:
             self.logger.say(f"{number.name}: the run stops after this update; a second one ends it at once")
 
-    def say_forgotten(self) -> None:
-        """Says what a run that goes on would not have again, although it is made to be kept."""
-        if self.log_path is not None and (forgotten := self.continuation.forgotten):
-            names = ", ".join(sorted({type(thing).__name__ for thing in forgotten}))
-            self.logger.say(f"checkpoints leave out what nobody keeps: {names}. Name it in exp.keep(...), or a run "
-                            "that is stopped and goes on is another one")
+    def say_forgotten(self, loop: Mapping[str, Any]) -> None:
+        """Says what a run that goes on would not have again, although it has a state; see Continuation.forgotten."""
+        if self.log_path is not None and (forgotten := self.continuation.forgotten(loop)):
+            self.logger.say(f"checkpoints leave out what nobody keeps: {', '.join(forgotten)}. Name it in "
+                            "exp.keep(...), or a run that is stopped and goes on is another one")
 
     def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """A row of the log, from the figures and `Shares.seconds` of all ranks."""

@@ -120,20 +120,26 @@ def births() -> int:
     return next(_births)
 
 
-def left_out(kept: Any, since: int) -> list[Stateful]:
-    """The Stateful objects made after `births` gave that number of which `kept` does not consist, in their order.
+def left_out(kept: Any, since: int, loop: Mapping[str, Any]) -> list[str]:
+    """What has a state of which `kept` does not consist, by name.
 
-    Of those that consist of each other the outermost.
+    The types of Stateful objects made after `births` gave the number `since`, in their order: of those that consist of
+    each other the outermost. And the variables and generators among `loop`, the local variables of a training loop.
     """
-    missing = {thing for thing in _alive if thing.birth > since} - set(parts_of(kept))
-    inner = {part for thing in missing for name in thing.STATE for part in parts_of(getattr(thing, name))}
-    return sorted(missing - inner, key=lambda thing: thing.birth)
+    held = set(map(id, parts_of(kept)))
+    missing = [thing for thing in _alive if thing.birth > since and id(thing) not in held]
+    inner = {id(part) for thing in missing for name in thing.STATE for part in parts_of(getattr(thing, name))}
+    outermost = sorted((thing for thing in missing if id(thing) not in inner), key=lambda thing: thing.birth)
+    own = [name for name, value in loop.items() if isinstance(value, tf.Variable | np.random.Generator)
+           and id(value) not in held | inner]
+    return [*dict.fromkeys(type(thing).__name__ for thing in outermost), *own]
 
 
-def parts_of(value: Any) -> Iterator[Stateful]:
-    """The Stateful objects that a value is or consists of."""
-    if isinstance(value, Stateful):
+def parts_of(value: Any) -> Iterator[Stateful | tf.Variable | np.random.Generator]:
+    """The objects with a state that a value is or consists of."""
+    if isinstance(value, Stateful | tf.Variable | np.random.Generator):
         yield value
+    if isinstance(value, Stateful):
         value = [getattr(value, name) for name in value.STATE]
     if isinstance(value, list | tuple | deque | Mapping):
         for part in value.values() if isinstance(value, Mapping) else value:
