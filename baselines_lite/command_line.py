@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import re
 import sys
@@ -113,7 +114,8 @@ def config_of(flags: Mapping[str, str | None]) -> dict[str, str]:
         if name not in flags and (":" in str(value) or (name == "alg" and value not in (None, *registry.ALGORITHMS))):
             raise UserError(f"the config file {path!r} has {name}={value}, which imports a module: if you trust it, "
                             f"give --{name}={value}")
-    return {name: "none" if value is None else str(value) for name, value in found.items()}
+    return {name: "none" if value is None else json.dumps(value) if isinstance(value, Mapping) else str(value)
+            for name, value in found.items()}
 
 
 def understood(arguments: Sequence[str], config: Mapping[str, str]) -> tuple[dict[str, str | None], CommandOptions]:
@@ -250,7 +252,7 @@ def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[Mo
     if command.eval_json is not None:
         raise UserError("--eval_json is for --eval_episodes with --load_path and without --num_timesteps; a run writes "
                         "its evaluations to evaluations.csv")
-    run = check_before_loading(algorithm, command.env, options, launched_size()).run
+    run = check_before_loading(algorithm, command.env, resume.with_remembered(options), launched_size()).run
     if command.record is not None and launched_rank() == 0:
         check_writable(command.record)
     return algorithm, options, run

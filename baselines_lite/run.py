@@ -29,8 +29,10 @@ def console(*first: str) -> None:
         with contextlib.suppress(OSError):  # there is none
             _stderr = os.dup(2)
         signal.signal(signal.SIGINT, end_at_once)
-    if os.getcwd() not in map(os.path.abspath, sys.path):
-        sys.path.insert(0, os.getcwd())
+    prepare_streams()
+    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
+        if os.getcwd() not in map(os.path.abspath, sys.path):
+            sys.path.insert(0, os.getcwd())
     from baselines_lite.command_line import main
 
     try:
@@ -38,10 +40,30 @@ def console(*first: str) -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:  # by a second Ctrl-C in training
         end_at_once()
-    except BrokenPipeError:  # who reads has seen enough: `--help | head`
+    except BrokenPipeError:
+        if reader_is_there():  # another pipe: an environment's, say
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 0
     sys.exit(status)
+
+
+def prepare_streams() -> None:
+    """Lets whatever is printed be no error: where a stream is closed, and letters that it has not."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+        with contextlib.suppress(AttributeError):  # a stream of another kind
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def reader_is_there() -> bool:
+    """Whether somebody reads what is printed, who may have seen enough: `--help | head`."""
+    try:
+        sys.stdout.flush()  # what could not be written is tried again
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def end_at_once(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:

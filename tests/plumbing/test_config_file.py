@@ -25,7 +25,7 @@ def test_a_runs_config_makes_another_of_its_kind(main, tmp_path, uncompiled):
     assert main("--config=a/config.json", "--log_path=b", "--seed=6").returncode == 0
     assert same_config(tmp_path / "a", tmp_path / "b")
     run = json.loads((tmp_path / "b/config.json").read_text())["run"]
-    assert (run["seed"], run["num_timesteps"], run["log_path"]) == (6, 32, "b")
+    assert (run["seed"], run["num_timesteps"], run["log_path"]) == (6, 32, str(tmp_path / "b"))
     assert main("--config=a/config.json", "--log_path=c", "--num_hidden=4").returncode == 0
     assert not same_config(tmp_path / "a", tmp_path / "c")
     ppo2.learn("CartPole-v1", 32, config=tmp_path / "a/config.json", log_path=str(tmp_path / "d"))

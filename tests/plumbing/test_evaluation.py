@@ -1,6 +1,7 @@
 """Evaluations during training, and films. On two ranks: programs.py, goes_on; from a file: test_cli.py."""
 
 import csv
+import itertools
 import signal
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from baselines_lite.common.experiment.evaluation import Evaluations, Played, Pla
 from baselines_lite.common.policies.actor_critic import ActorCritic
 from baselines_lite.common.system import watchdog
 from baselines_lite.common.system.mpi import Comm
+from tests.logs import reproducible
 
 QUIET = dict(num_env=2, nsteps=16, nminibatches=1, noptepochs=1, print_interval=1e9, threads=1)
 SAME = AutoresetMode.SAME_STEP
@@ -86,7 +88,7 @@ def test_the_first_of_equally_good_policies_is_kept(tmp_path):
 def test_a_worse_policy_does_not_replace_a_better_one_although_training_says_so(tmp_path):
     """A run of three evaluations, of which the second is the best."""
     means = iter([1.0, 3.0, 2.0])
-    with patch.object(Player, "play", lambda self, episodes: [Played(next(means), 1, False)]):
+    with patch.object(Player, "play", lambda self, episodes, stopped: [Played(next(means), 1, False)]):
         learn(Five, 6, tmp_path, eval_interval=2, eval_episodes=1, lr="1e-2")
     best = load(str(tmp_path / "log/best.safetensors"))
     assert weights(best) == weights(learn(Five, 4, tmp_path, schedule_timesteps=192, lr="1e-2"))
@@ -102,16 +104,41 @@ def test_the_target_return_is_that_of_an_evaluation(tmp_path, capfd):
     assert "reached the target return 5 after 96 steps" in capfd.readouterr().out
 
 
-def test_a_signal_during_an_evaluation_is_answered_after_it(tmp_path):
-    play = Player.play
+def test_a_signal_ends_an_evaluation_which_a_run_that_goes_on_makes_first(tmp_path):
+    """Its row, the best policy and what follows are then as without the signal, also where it was the last one."""
+    step, steps = Player.step, itertools.count()
 
-    def interrupted(self, episodes):
-        signal.raise_signal(signal.SIGTERM)
-        return play(self, episodes)
+    def interrupted(self):
+        if next(steps) == 7:  # in the second evaluation: one takes five steps
+            signal.raise_signal(signal.SIGTERM)
+        return step(self)
 
-    with patch.object(Player, "play", interrupted):
-        policy = learn(Five, 50, tmp_path, eval_interval=2, eval_episodes=3)
-    assert policy.stopped_by is signal.SIGTERM and [row["episodes"] for row in evaluations(tmp_path)] == ["3"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for updates in (4, 5):
+        options = dict(eval_interval=2, eval_episodes=3, lr="1e-3", cliprange="0.2")
+        weight = weights(learn(Five, updates, whole, **options))
+        with patch.object(Player, "step", interrupted):
+            policy = learn(Five, updates, parts, **options)
+        assert policy.stopped_by is signal.SIGTERM and len(evaluations(parts)) == 1
+        assert weights(learn(Five, updates, parts, resume="auto", **options)) == weight
+        assert len(evaluations(parts)) == updates // 2 + updates % 2
+        for name in ("evaluations", "progress", "monitor"):
+            assert reproducible(whole / f"log/{name}.csv") == reproducible(parts / f"log/{name}.csv")
+        assert (whole / "log/best.safetensors").read_bytes() == (parts / "log/best.safetensors").read_bytes()
+        steps = itertools.count()
+
+
+def test_an_owed_evaluation_may_reach_the_target_return(tmp_path, capfd):
+    with patch.object(Player, "step", lambda self: signal.raise_signal(signal.SIGTERM) or []):
+        learn(Five, 50, tmp_path, eval_interval=3, eval_episodes=1, target_return=5)
+    learn(Five, 50, tmp_path, resume="auto", eval_interval=3, eval_episodes=1, target_return=5)
+    assert "reached the target return 5 after 96 steps" in capfd.readouterr().out
+
+
+def test_an_evaluation_without_an_end_says_so(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("baselines_lite.common.experiment.evaluation.LONG", 3)
+    learn(Five, 2, tmp_path, eval_interval=2, eval_episodes=1)
+    assert capfd.readouterr().err.count("an evaluation has taken 3 steps without the end of an episode") == 1
 
 
 class Breaks(Five):
@@ -149,7 +176,7 @@ def test_what_cannot_be_made_again_is_refused(tmp_path):
 
 
 def test_a_reward_that_is_not_finite_ends_the_run(tmp_path):
-    with (patch.object(Player, "play", lambda self, episodes: [Played(np.nan, 1, False)]),
+    with (patch.object(Player, "play", lambda self, episodes, stopped: [Played(np.nan, 1, False)]),
           pytest.raises(UserError, match="a return in the evaluation after update 2 is nan")):
         learn(Five, 4, tmp_path, eval_interval=2, eval_episodes=1)
     assert not (tmp_path / "log/best.safetensors").exists()

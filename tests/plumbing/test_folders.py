@@ -99,7 +99,7 @@ def test_a_place_in_use_is_refused(tmp_path, monkeypatch, uncompiled, options):
             return self.env.step(action)
 
     ppo2.learn(lambda: Meanwhile(gym.make("CartPole-v1")), 16, **SMALL, **options)
-    place = "the folder 'log'" if "log_path" in options else "the model file 'm'"
+    place = f"the folder '{tmp_path}/log'" if "log_path" in options else f"the model file '{tmp_path}/m'"
     assert str(told[0].value).startswith(f"{place} is in use by another run (process {os.getpid()} on ")
     model = Path(options.get("save_path", "log/model.safetensors"))
     before = model.read_bytes()

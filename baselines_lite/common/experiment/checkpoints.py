@@ -80,7 +80,7 @@ class Checkpoints:
             self.comm.together(lambda: self._begin(part), root_only=True)
             mine = self.comm.together(lambda: self._write_rank(part, kept))
             everyone = self.comm.gather(mine)
-            self.comm.together(lambda: self._finish(part, nupdates, facts(), everyone), root_only=True)
+            self.comm.together(lambda: self._finish(part, nupdates, facts, everyone), root_only=True)
         except UserError as problem:
             if self.comm.rank == 0:
                 shutil.rmtree(part, ignore_errors=True)
@@ -123,9 +123,10 @@ class Checkpoints:
             start = stop
         return files
 
-    def _finish(self, part: Path, nupdates: int, facts: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
+    def _finish(self, part: Path, nupdates: int, facts: Callable[[], dict[str, Any]], ranks: list[dict[str, Any]]
+                ) -> None:
         with told():
-            text = json.dumps({"format": FORMAT, "nupdates": nupdates, **facts, "ranks": ranks}, indent=1)
+            text = json.dumps({"format": FORMAT, "nupdates": nupdates, **facts(), "ranks": ranks}, indent=1)
             with open(part / "manifest.json", "w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 file.flush()

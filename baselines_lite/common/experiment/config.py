@@ -20,6 +20,7 @@ from baselines_lite.common.system.schedules import Schedule
 
 FAMILIES = ("atari", "mujoco", "box2d", "classic_control", "toy_text", "other")
 PATHS = ("log_path", "save_path", "load_path")
+EVALUATING = ("eval_episodes", "eval_deterministic")  # which mean nothing without eval_interval
 
 
 def algorithm_name(package: str) -> str:
@@ -332,7 +333,7 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
         rest = {k: v for k, v in row.items() if k not in known} | rest
     network_options = check_network_options(config.network, rest, known)
     config.check()
-    for name in ("eval_episodes", "eval_deterministic"):
+    for name in EVALUATING:
         if name in values and not run.eval_interval:
             raise UserError(f"{name} has no meaning without eval_interval, the updates between two evaluations (or, on "
                             "the command line, --load_path without --num_timesteps)")
@@ -378,8 +379,8 @@ def from_config(given: Any) -> dict[str, Any]:
     """Options by name from what `config` was given: a Config, a dict, or the path of a JSON file with one of these.
 
     Of a Config those count that it was made with.
-    The config.json that a run writes is such a file: of its run's options those count that differ from the defaults,
-    without paths. Raises UserError for anything else.
+    The config.json that a run writes is such a file: its run's options count without paths, also those that are the
+    defaults, since a preset may have others. Raises UserError for anything else.
     """
     if dataclasses.is_dataclass(given) and not isinstance(given, type):
         return {name: getattr(given, name) for name in given.given} if isinstance(given, Config) else to_dict(given)
@@ -390,8 +391,10 @@ def from_config(given: Any) -> dict[str, Any]:
     parts = [given.get(name) for name in ("config", "network_options", "atari")]
     if not isinstance(parts[0], Mapping):
         return dict(given)  # options alone
-    usual = dataclasses.asdict(RunOptions())
-    run = {k: v for k, v in dict(given.get("run") or {}).items() if k not in (*PATHS, "resume") and v != usual.get(k)}
+    run = dict(given.get("run") or {})
+    left_out = (*PATHS, "resume", *(() if run.get("eval_interval") else EVALUATING))
+    known = RunOptions.__dataclass_fields__  # what another version had, and was not used, has no name here
+    run = {k: v for k, v in run.items() if k not in left_out and (k in known or v is not None)}
     return run | {k: v for part in parts for k, v in dict(part or {}).items()}
 
 

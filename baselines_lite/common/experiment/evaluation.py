@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 import sys
@@ -34,6 +35,7 @@ from baselines_lite.common.system.state import Stateful
 from baselines_lite.common.system.watchdog import beat, paused
 
 SIDE_BY_SIDE = 8  # environments, at most, in which episodes are played
+LONG = 100_000  # steps in which an episode should have ended
 
 
 class Played(NamedTuple):
@@ -164,15 +166,21 @@ class Player:
         self._firsts, self._dead = (self._dead, done) if self._next_step else (done, self._dead)
         return played
 
-    def play(self, episodes: int) -> list[Played]:
-        """So many whole episodes, of each environment a fixed share.
+    def play(self, episodes: int, stopped: Callable[[], bool] = lambda: False) -> list[Played] | None:
+        """So many whole episodes, of each environment a fixed share; None once it is `stopped`.
 
         Taking whichever finish first would favour short ones.
         """
         N = self.venv.num_envs
         quota = [episodes // N + (n < episodes % N) for n in range(N)]
         played: list[list[Played]] = [[] for _ in range(N)]
+        steps = itertools.count(1)
         while any(len(mine) < share for mine, share in zip(played, quota, strict=True)):
+            if stopped():
+                return None
+            if next(steps) == LONG and not any(played):
+                print(f"an evaluation has taken {LONG:,} steps without the end of an episode, and goes on: the "
+                      "environment may need a time limit", file=sys.stderr, flush=True)
             for n, episode in self.step():
                 if len(played[n]) < quota[n]:
                     played[n].append(episode)
@@ -186,16 +194,21 @@ class Evaluations(Stateful):
     streams of its own, in environments that `make` makes for it, of a number and with options for games. So training
     goes on as without them, and a run that was stopped repeats them. Episodes begin elsewhere each time: the best of
     many evaluations from the same starts would be the luckiest there. `mean` is the last one's mean return.
+
+    One that is `stopped` on a rank, because the run is to end, has no result and is `owed`: a run that goes on from
+    there makes it first.
     """
 
-    STATE = ("mean",)
+    STATE = ("mean", "owed")
 
     def __init__(self, policy: Policy, comm: Comm, run: RunOptions, updates: int, env: EnvLike,
-                 make: Callable[[int, AtariOptions | None], VectorEnv]) -> None:
+                 make: Callable[[int, AtariOptions | None], VectorEnv], stopped: Callable[[], bool] = lambda: False
+                 ) -> None:
         if isinstance(env, gym.Env | VectorEnv):
             raise UserError(f"eval_interval={run.eval_interval} is for an environment's id or factory: of a "
                             f"{type(env).__name__} object, no other can be made to evaluate in")
         self.policy, self.comm, self.run, self._updates, self._make = policy, comm, run, updates, make
+        self._stopped, self.owed = stopped, False
         self._atari = atari_options(policy, env)
         self._deterministic = deterministic_in(policy, env, run.eval_deterministic)
         self.venv: VectorEnv | None = None  # that of the evaluation in its course, or that failed
@@ -206,27 +219,31 @@ class Evaluations(Stateful):
         """Whether one comes after that many updates."""
         return nupdates % self.run.eval_interval == 0 or nupdates == self._updates
 
-    def after(self, nupdates: int) -> dict[str, Any]:
-        """The `summary` of an evaluation, of all ranks' episodes, after that many updates. Collective."""
+    def after(self, nupdates: int) -> dict[str, Any] | None:
+        """The `summary` of an evaluation, of all ranks' episodes, after that many updates; None: owed. Collective."""
         start, comm, episodes = time.perf_counter(), self.comm, self.run.eval_episodes
         mine = self._play(episodes // comm.size + (comm.rank < episodes % comm.size), nupdates)
         self.seconds = time.perf_counter() - start
         with paused():  # a rank that hangs is named by itself; others may have longer episodes than this one, or more
-            found = summary([episode for played in comm.gather(mine) for episode in played])
+            everyone = comm.gather(mine)
+        self.owed = None in everyone
+        if self.owed:
+            return None
+        found = summary([episode for played in everyone for episode in played])
         if not math.isfinite(found["mean"]):
             raise comm.shared(UserError(f"a return in the evaluation after update {nupdates} is {found['mean']}: a "
                                         "reward was"))
         self.mean = found["mean"]
         return found
 
-    def _play(self, episodes: int, nupdates: int) -> list[Played]:
+    def _play(self, episodes: int, nupdates: int) -> list[Played] | None:
         if episodes == 0:
             return []
         self.venv = self._make(min(episodes, SIDE_BY_SIDE), self._atari)
         try:
             player = Player(self.policy, self.venv, self._deterministic, self.run.seed, self.comm.rank,
                             f" after update {nupdates}")
-            played = player.play(episodes)
+            played = player.play(episodes, self._stopped)
         except BaseException:  # who waits for a worker in the middle of a step waits for ever
             close(self.venv, at_once=True)
             raise

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import math
+import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,7 @@ from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.envs.episode_stats import EpisodeWindow, in_order
 from baselines_lite.common.envs.make import family_of, with_kwargs
 from baselines_lite.common.envs.vec_env import EnvLike, cut_early, make_vec_env, name_of, spec_of
-from baselines_lite.common.envs.workers import awaited, close, failed
+from baselines_lite.common.envs.workers import awaited, close
 from baselines_lite.common.experiment import resume
 from baselines_lite.common.experiment.config import PATHS, algorithm_name, check_alike, resolve, with_budget
 from baselines_lite.common.experiment.continuation import Continuation, LastLogged
@@ -81,14 +82,16 @@ class Experiment(Report):
         self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
         self.comm = comm or get_comm()
         self.algorithm = algorithm_name(package)
-        self.start = time.perf_counter()
+        self.start, self.origin = time.perf_counter(), os.getcwd()
         self._signals, self.stop = StopSignals(self.say_signal), None  # why the run ends, once it does
         self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
+        self.logger: Logger | None = None
+        self.venv: VectorEnv | None = None
         self._begun = False  # whether an update has ended here
         self.nupdates = self.total_timesteps = 0
         self.window = EpisodeWindow()
         self.log_ends: dict[str, int] | None = None  # the log's lengths without a last row that is not due
-        with self.comm.guarded():
+        with self.comm.guarded(), self._given_back():
             options, self.callback = self.comm.together(lambda: without_callback(options))
             self.given, facts = self._asked(with_budget(options, total_timesteps, config_type))
             self.comm.together(lambda: self._prepare(config_type, presets, env, dict(self.given)))
@@ -97,19 +100,31 @@ class Experiment(Report):
             all_ranks = self.comm.gather({k: v and str(v) for k, v in told.items()})
             self.comm.together(lambda: check_alike(all_ranks))
             self._follow_rank_0()
-            news = self.comm.together(
-                lambda: facts and resume.check_same(facts["settings"], self.settings(), self.config))
+            news = self.comm.together(lambda: facts and resume.check_same(
+                facts["settings"], self.settings(), self.config))
             self.comm.together(lambda: self._take_places(news), root_only=True)
             self.continuation = Continuation(self.comm, self.log_path and self.log_path / resume.FOLDER, self.run,
                                               self.environments, max(1, self.planned_updates // 20))
             if facts is not None:
                 self._go_on()
-            self.keep(window=self.window, policy=self.policy)
-            others = {"buffer": self.buffer, "evaluations": self.evaluations}
-            self.keep(**{name: thing for name, thing in others.items() if thing is not None})
+            own = dict(window=self.window, policy=self.policy, buffer=self.buffer, evaluations=self.evaluations)
+            self.keep(**{name: thing for name, thing in own.items() if thing is not None})
         self.stop = self.why_stop(0)
         self.shares = Shares(self.comm, *(["eval"] if self.evaluations else []))
         self.shares.begin(self.total_timesteps)
+
+    @contextlib.contextmanager
+    def _given_back(self) -> Iterator[None]:
+        """Where the block fails, the run's places and files and the environments made for it are free again."""
+        try:
+            yield
+        except BaseException:
+            with self._held:
+                if self.logger is not None and self.comm.rank == 0:
+                    self.logger.close()
+                if self.venv is not None and self._own_env:
+                    close(self.venv, at_once=True)
+            raise
 
     def _asked(self, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The options of the run, and what its checkpoints say of it where it goes on with one. Collective."""
@@ -162,12 +177,13 @@ class Experiment(Report):
         self.planned_updates = self.run.num_timesteps // self.batch
         self.renew_every = max(1, self.planned_updates // 20, -(-RENEW_AFTER // cfg.nsteps))  # updates
         self.evaluations = Evaluations(
-            self.policy, self.comm, self.run, self.planned_updates, env, partial(make, render_mode=None, ages=None)
-        ) if self.run.eval_interval else None
+            self.policy, self.comm, self.run, self.planned_updates, env, partial(make, render_mode=None, ages=None),
+            lambda: bool(self._signals.number)) if self.run.eval_interval else None
 
     def _follow_rank_0(self) -> None:
-        """Rank 0 reads and writes the files: its paths count for all ranks, and so does its policy."""
-        paths = self.comm.broadcast({name: getattr(self.run, name) for name in PATHS})
+        """Rank 0 reads and writes the files: its paths count for all ranks, wherever an environment goes from here."""
+        own = {name: getattr(self.run, name) for name in PATHS}
+        paths = self.comm.broadcast({name: path and os.path.join(self.origin, path) for name, path in own.items()})
         if self.run.dry_run:
             paths |= dict(log_path=None, save_path=None)
         self.run = dataclasses.replace(self.run, **paths)
@@ -194,7 +210,7 @@ class Experiment(Report):
                                  self.run.resume is not None, self.evaluations is not None)
             self.logger.begin(self.env_name, self.describe())
             self.say_start()
-            for line in [f"an earlier run's files are now in {aside}"] if aside else news or []:
+            for line in [f"an earlier run's files are now in {self.shown(aside)}"] if aside else news or []:
                 self.logger.say(line)
             if self.run.save_video_interval > 0 and not self.run.dry_run:
                 every = max(1, self.run.save_video_interval // self.config.num_env)
@@ -222,9 +238,13 @@ class Experiment(Report):
 
     def __enter__(self) -> Experiment:
         self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
-        self._held.enter_context(Watchdog(self.comm, self.run.stall_timeout, partial(self._where, awaited)))
+        self._held.enter_context(Watchdog(self.comm, self.run.stall_timeout, partial(self.where, awaited)))
         if self.comm.size == 1:
             self._listen()
+        if self.evaluations is not None and self.evaluations.owed:
+            with self.comm.guarded(), self._given_back():
+                self._evaluate(None)
+                self.stop = self.why_stop(max(self.comm.gather(self._signals.number)))
         return self
 
     def _listen(self) -> None:
@@ -244,19 +264,17 @@ class Experiment(Report):
     def collector(self) -> Collector:
         """What collects rollouts of `nsteps` steps with the policy, as the options say. Collective."""
         cfg = self.config
-        self._collector = Collector(
-            self.venv, self.policy, cfg.nsteps, self.comm, seed=self.run.seed, noise_rank=self.noise_rank,
-            shape_rewards=self.shape_rewards, cut_is_death=cfg.time_limit == "terminal",
-            merge=cfg.statistics == "global", late=cut_early(self.venv),
-            resumed=self.continuation.source is not None)
-        self.keep(collector=self._collector)
-        return self._collector
+        return self._collecting(Collector, cfg.nsteps, self.comm, noise_rank=self.noise_rank,
+                                merge=cfg.statistics == "global", late=cut_early(self.venv))
 
     def replay_collector(self) -> ReplayCollector:
         """What collects steps with the policy into `buffer`, as the options say. Collective."""
-        self._collector = ReplayCollector(
-            self.venv, self.policy, self.buffer, self.comm, seed=self.run.seed, shape_rewards=self.shape_rewards,
-            cut_is_death=self.config.time_limit == "terminal", resumed=self.continuation.source is not None)
+        return self._collecting(ReplayCollector, self.buffer, self.comm)
+
+    def _collecting(self, kind: type, *arguments: Any, **options: Any) -> Any:
+        self._collector = kind(self.venv, self.policy, *arguments, **options, seed=self.run.seed,
+                               shape_rewards=self.shape_rewards, cut_is_death=self.config.time_limit == "terminal",
+                               resumed=self.continuation.source is not None, start=self.start)
         self.keep(collector=self._collector)
         return self._collector
 
@@ -307,8 +325,7 @@ class Experiment(Report):
             self._held.enter_context(tf_setup.limited_pools(self.wanted_threads))
             if self.comm.size > 1:
                 self._listen()
-            if self.comm.rank == 0:
-                self.say_forgotten(sys._getframe(1).f_locals)
+            self.say_forgotten(inspect.currentframe().f_back.f_locals)
         self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
         odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x)), None)
         if self.evaluations is not None and self.evaluations.due(self.nupdates):
@@ -350,13 +367,11 @@ class Experiment(Report):
         self._last_logged.note(self.total_timesteps)
         found = self.evaluations.after(self.nupdates)
         self.shares.add(eval=self.evaluations.seconds)
+        if found is None:
+            return
         if self.comm.rank == 0:
             self.logger.evaluation({**found, "total_timesteps": self.total_timesteps, "time_elapsed": self.elapsed})
         self.continuation.keep_best(found["mean"])
-
-    def _save(self, path: Path) -> None:
-        with paused():
-            self.comm.together(lambda: self.policy.save(str(path)), root_only=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._held, self.comm.guarded():
@@ -371,7 +386,7 @@ class Experiment(Report):
                 raise
         else:
             self._signals.restore()
-            self._note_environment(error)
+            self.explain(error)
             # No collective: others may never come to one. After what was raised on all ranks together rank 0 saves for
             # all, after anything else the rank that failed, since its end ends the others wherever they are.
             if self.comm.rank == 0 or not getattr(error, "on_all_ranks", False):
@@ -386,23 +401,12 @@ class Experiment(Report):
     def _finish(self) -> None:
         """Saves the policy and says where everything lies."""
         if self.save_path:
-            self._save(Path(self.save_path))
+            with paused():
+                self.comm.together(lambda: self.policy.save(self.save_path), root_only=True)
         self._signals.restore()
         number = max(self.comm.gather(self._signals.number))  # one may have come after the last update
         self.policy.stopped_by = signal.Signals(number) if number else None
         self.comm.together(self.say_end, root_only=True)
-
-    def _note_environment(self, error: BaseException) -> None:
-        """Adds to an exception which environment raised it, if one did."""
-        where = None if isinstance(error, UserError | KeyboardInterrupt) else self._where(failed, error)
-        if where:
-            error.add_note(f"This came from {where} of rank {self.comm.rank}.")
-
-    def _where(self, find: Callable[[VectorEnv, Any], str | None], trace: Any) -> str | None:
-        """The environment that `find` finds in a trace: of those of the evaluation, while there is one."""
-        evaluated = None if self.evaluations is None else self.evaluations.venv
-        found = find(self.venv if evaluated is None else evaluated, trace)
-        return found if found is None or evaluated is None else f"{found} of the evaluation"
 
 
 def actor_critic(exp: Experiment, network_options: dict[str, Any]) -> ActorCritic:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import baselines_lite
 from baselines_lite.common.experiment.view import View
@@ -68,21 +68,25 @@ class Logger:
         self._trackers, self._resumed = list(trackers), resumed
         self._columns: list[str] | None = None
         self._late: set[str] = set()  # figures that came after them
-        self._files: dict[str, TextIO] = {}
+        self._files: dict[str, Rows] = {}
+        self._warned = False
         if self.path is not None:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name in ROWS if evaluations else ROWS[:-1]:
-                    self._files[name] = (self.path / name).open("a" if resumed else "w", newline="", encoding="utf-8")
+                    self._files[name] = Rows(self.path / name, resumed)
             except OSError as error:
                 raise UserError(f"cannot write the log folder {str(path)!r}: {error.strerror}") from None
 
     def lengths(self) -> dict[str, int]:
-        """The bytes that each file of the log has on the disk by now, by its path below the folder."""
+        """The bytes of each file of the log with all its rows so far, by its path below the folder."""
+        return {str(path.relative_to(self.path)): self._files[path.name].length if path.name in self._files
+                else path.stat().st_size for path in self._rows()}
+
+    def sync(self) -> None:
+        """Brings all rows so far down to the disk. Raises OSError."""
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        return {str(path.relative_to(self.path)): path.stat().st_size for path in self._rows()}
+            file.flush(to_disk=True)
 
     def _rows(self) -> list[Path]:
         """The files that rows are added to."""
@@ -138,14 +142,14 @@ class Logger:
     def episodes(self, episodes: list[Episode]) -> None:
         """Adds finished episodes to monitor.csv: raw return, length in steps, seconds since the start."""
         if self._files:
-            self._files["monitor.csv"].writelines(f"{e.r:.9g},{e.l},{e.t:.6f}\n" for e in episodes)
+            self._files["monitor.csv"].write("".join(f"{e.r:.9g},{e.l},{e.t:.6f}\n" for e in episodes))
 
     def evaluation(self, values: Mapping[str, Any]) -> None:
         """Adds an evaluation to evaluations.csv and trackers, and tells it on stdout."""
         cells = {name: values[name] for name in EVALUATION}
         if self._files:
             self._write("evaluations.csv", cells)
-            self._files["evaluations.csv"].flush()
+            self._flush()
         steps, error = cells["total_timesteps"], cells["std_error"]
         self._track(steps, {f"eval/{name}": value for name, value in cells.items() if name != "total_timesteps"})
         spread = "" if error is None else f" (standard error {error:.3g})"
@@ -174,14 +178,24 @@ class Logger:
             self._write("progress.csv", cells)
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in cells.items()}
             self._files["progress.json"].write(json.dumps(finite) + "\n")
-            for file in self._files.values():
-                file.flush()
+            self._flush()
         self._track(values["total_timesteps"], values)
         self.view.row(cells, last)
 
     def _write(self, name: str, cells: Mapping[str, Any]) -> None:
         csv.writer(self._files[name], lineterminator="\n").writerow(
             ["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in cells.values()])
+
+    def _flush(self) -> None:
+        """Brings rows into their files. Those that a full disk does not take wait for the next time."""
+        try:
+            for file in self._files.values():
+                file.flush()
+        except OSError as error:
+            if not self._warned:
+                print(f"the log in {str(self.path)!r} cannot be written ({error.strerror}): the run goes on, and "
+                      "writes what is missing as soon as it can", file=sys.stderr, flush=True)
+            self._warned = True
 
     def _track(self, steps: int, cells: Mapping[str, Any]) -> None:
         """Gives trackers what is known. One that fails, a service that is gone say, is left out from then on."""
@@ -201,8 +215,40 @@ class Logger:
             except Exception as error:
                 self.say(f"the tracker {type(tracker).__name__} could not be closed: {told(error)}")
         self.view.close()
+        self._flush()
         for file in self._files.values():
             file.close()
+
+
+class Rows:
+    """A file that text is added to. What the disk does not take stays, and is written before anything else.
+
+    So a row is never lost in the middle of a file; half of one may stand at its end meanwhile.
+    """
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        self._file, self._waiting = path.open("ab" if resumed else "wb", buffering=0), bytearray()
+
+    def write(self, text: str) -> None:
+        """Adds text, in the file after `flush` at the latest."""
+        self._waiting += text.encode()
+
+    def flush(self, to_disk: bool = False) -> None:
+        """Brings all that was added into the file. Raises OSError."""
+        while self._waiting:
+            del self._waiting[: self._file.write(self._waiting)]
+        if to_disk:
+            os.fsync(self._file.fileno())
+
+    @property
+    def length(self) -> int:
+        """Its bytes, with those that wait."""
+        return os.fstat(self._file.fileno()).st_size + len(self._waiting)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._waiting.clear()
+        self._file.close()
 
 
 class TensorBoard(Tracker):
@@ -283,7 +329,8 @@ def provenance() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = git("rev-parse", "HEAD")
+    # Installed in a folder of somebody's project, the package is none of its files.
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "__init__.py") else None
     if commit and git("status", "--porcelain", "--untracked-files=no", "--", "."):
         commit += "+changes"
     return {"versions": versions(), "commit": commit, "command": shlex.join(sys.argv)}

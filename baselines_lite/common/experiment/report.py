@@ -6,14 +6,19 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from baselines_lite.common.envs.episode_stats import EpisodeWindow
+from baselines_lite.common.envs.workers import failed
 from baselines_lite.common.experiment.evaluation import play_command
 from baselines_lite.common.experiment.logger import as_json
 from baselines_lite.common.experiment.plotting import plot_run
@@ -127,7 +132,8 @@ class Report:
         return json.loads(json.dumps(settings, default=as_json))
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint's manifest says of the run."""
+        """What a checkpoint's manifest says of the run. Raises OSError where the log's rows do not reach the disk."""
+        self.logger.sync()
         return {"algorithm": self.algorithm, "env": self.env_name, "given": plain_options(self.given),
                 "settings": self.settings(), "renew_every": self.renew_every, "time_elapsed": self.elapsed,
                 "place": self.place(), "logs": self.log_ends or self.logger.lengths()}
@@ -151,7 +157,7 @@ class Report:
             return f"reached the target return {target:g}"
         if told:
             return "was stopped by its callback"
-        if self.nupdates == self.planned_updates:
+        if self.nupdates >= self.planned_updates:  # more: it goes on with a smaller budget
             return "used the whole budget"
         return "is not run" if self.run.dry_run else None
 
@@ -238,9 +244,25 @@ class Report:
 
     def say_forgotten(self, loop: Mapping[str, Any]) -> None:
         """Says what a run that goes on would not have again, although it has a state; see Continuation.forgotten."""
-        if self.log_path is not None and (forgotten := self.continuation.forgotten(loop)):
+        if self.comm.rank == 0 and self.log_path is not None and (forgotten := self.continuation.forgotten(loop)):
             self.logger.say(f"checkpoints leave out what nobody keeps: {', '.join(forgotten)}. Name it in "
                             "exp.keep(...), or a run that is stopped and goes on is another one")
+
+    def explain(self, error: BaseException) -> None:
+        """Adds to an exception which environment raised it, if one did; says of an exit what would be silent."""
+        if self.comm.size == 1 and isinstance(error, SystemExit) and not error.code:
+            error.code = 1
+            print(f"the run ends early, after update {self.nupdates}: something in it called sys.exit()",
+                  file=sys.stderr, flush=True)
+        where = None if isinstance(error, UserError | KeyboardInterrupt) else self.where(failed, error)
+        if where:
+            error.add_note(f"This came from {where} of rank {self.comm.rank}.")
+
+    def where(self, find: Callable[[VectorEnv, Any], str | None], trace: Any) -> str | None:
+        """The environment that `find` finds in a trace: of those of the evaluation, while there is one."""
+        evaluated = None if self.evaluations is None else self.evaluations.venv
+        found = find(self.venv if evaluated is None else evaluated, trace)
+        return found if found is None or evaluated is None else f"{found} of the evaluation"
 
     def row(self, figures: Sequence[Mapping[str, float]], seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """A row of the log, from the figures and `Shares.seconds` of all ranks."""
@@ -262,8 +284,16 @@ class Report:
                     else f"{mean:.1f} over the last {len(self.window.last)} episodes")]
         if self.log_path is not None:
             curve = self.log_path / "curve.png"
-            plot_run(self.log_path, curve, f"{self.algorithm} on {self.env_name}")
-            lines += [f"log:   {self.log_path / 'progress.csv'}", f"curve: {curve}"]
+            lines += [f"log:   {self.shown(self.log_path / 'progress.csv')}", f"curve: {self.shown(curve)}"]
+            try:
+                plot_run(self.log_path, curve, f"{self.algorithm} on {self.env_name}")
+            except OSError as error:
+                lines[-1] = f"curve: not drawn: {error.strerror or error}"
         if self.save_path:
-            lines += [f"model: {self.save_path}", f"play:  {play_command(self.policy, self.save_path)}"]
+            model = self.shown(self.save_path)
+            lines += [f"model: {model}", f"play:  {play_command(self.policy, model)}"]
         self.logger.say("\n".join(lines))
+
+    def shown(self, path: str | Path) -> str:
+        """A path as from the folder in which the run was started, if it lies there."""
+        return str(path).removeprefix(os.path.join(self.origin, ""))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.options import FilePath, Json, convert
 from baselines_lite.common.system.schedules import Schedule
@@ -38,6 +40,14 @@ def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     if facts is None and options["resume"] != "auto":
         raise UserError(f"there is no checkpoint in {str(folder)!r}, which a run writes below the folder of its log")
     return facts and (str(folder), facts)
+
+
+def with_remembered(options: Mapping[str, Any]) -> dict[str, Any]:
+    """As `with_given`, where the options name a run that is to go on and it can be read here."""
+    folder = options.get("resume")
+    folder = options.get("log_path") if folder == "auto" else folder
+    facts = None if folder is None else facts_of(Path(folder))
+    return with_given(options, facts) if facts else dict(options)
 
 
 def facts_of(folder: Path) -> dict[str, Any] | None:
@@ -88,6 +98,10 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> 
             remedy = f"start it with mpirun -np {then.get(name)}" if name == "ranks" else "leave it away"
             raise UserError(f"the run that is to go on has {name}={then.get(name)}, not {now.get(name)}: {remedy}, or "
                             "begin another run")
+    if bool(then.get("save_video_interval")) != bool(now.get("save_video_interval")):
+        raise UserError("the run that is to go on was begun with" + "out" * (not then.get("save_video_interval"))
+                        + " save_video_interval, by which environments run in processes of their own: leave that as it "
+                        "was, or begin another run")
     before, after = then["num_timesteps"], now["num_timesteps"]
     if after == before:
         return []
@@ -113,6 +127,7 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as a manifest holds them: text and numbers; others must be given again."""
     if isinstance(options.get("env_kwargs"), Mapping):
         options = {**options, "env_kwargs": Json(options["env_kwargs"])}
-    return {name: value for name, value in options.items()
-            if name not in ("resume", "log_path", "load_path")
-            and (value is None or isinstance(value, bool | int | float | str))}
+    plain = {name: value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value
+             for name, value in options.items() if name not in ("resume", "log_path", "load_path")}
+    return {name: value for name, value in plain.items()
+            if value is None or isinstance(value, bool | int | float | str)}

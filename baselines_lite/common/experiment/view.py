@@ -43,10 +43,14 @@ class View:
         self.title, self.total, self._interval, self._last = title, total_timesteps, interval, float("-inf")
 
     def say(self, line: str) -> None:
-        """Prints a line. Where its reader has gone (`| head`, a terminal), the run goes on."""
+        """Prints a line. Where nobody reads any more (`| head`, a terminal), or has such letters, the run goes on."""
         try:
-            self._print(line)
-            sys.stdout.flush()
+            try:
+                self._print(line)
+            except UnicodeEncodeError:
+                self._print(line.encode("ascii", "backslashreplace").decode())
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

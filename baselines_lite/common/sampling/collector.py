@@ -35,7 +35,7 @@ class Collector(Stateful):
     `cut_is_death` takes time limits for terminal states. `late` [N]: environments whose time limits come early in first
     episodes, which do not count as finished then. Statistics are merged over `comm`'s ranks after each rollout
     unless `merge` is False. `resumed`: the environments are where they are to go on, and the rest is about to be
-    restored.
+    restored. `start`: when the run began, by time.perf_counter(); None: now.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
 
@@ -51,14 +51,14 @@ class Collector(Stateful):
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0,
                  noise_rank: int | None = None, merge: bool = True, cut_is_death: bool = False,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 late: np.ndarray | None = None, resumed: bool = False) -> None:
+                 late: np.ndarray | None = None, resumed: bool = False, start: float | None = None) -> None:
         self.venv, self.policy, self.comm, self._seed = venv, policy, comm, seed
         self._statistics_comm = comm if merge else Comm()
         self.nsteps, self.num_env = nsteps, venv.num_envs
         self.shape_rewards, self._cut_is_death = shape_rewards, cut_is_death
         self._next_step, self._late = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP, late
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() if start is None else start
         self._time_env, self._taken = 0.0, 0  # steps of every environment in earlier rollouts
         self._complaints: list[tuple[int, str]] = []  # of a step: why training has to end
         self._obs: Any = None

@@ -44,7 +44,8 @@ class ReplayCollector(Stateful):
     Features are stored before they are normalised. With a buffer that stacks, the last axis of the features are frames,
     oldest first. `shape_rewards` makes the rewards to train on from raw ones. `cut_is_death` takes time limits for
     terminal states. Reset seeds come from (seed, rank), those of `renew` from its argument too. `resumed`: the
-    environments are where they are to go on, and the rest is about to be restored.
+    environments are where they are to go on, and the rest is about to be restored. `start`: when the run began, by
+    time.perf_counter(); None: now.
 
     A reward or an observation that is not finite is never drawn from the buffer, and ends the collecting on its rank;
     `drain` ends the run.
@@ -54,11 +55,11 @@ class ReplayCollector(Stateful):
 
     def __init__(self, venv: VectorEnv, policy: Policy, buffer: ReplayBuffer, comm: Comm, *, seed: int = 0,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 cut_is_death: bool = False, resumed: bool = False) -> None:
+                 cut_is_death: bool = False, resumed: bool = False, start: float | None = None) -> None:
         self.venv, self.policy, self.buffer, self.comm, self._seed = venv, policy, buffer, comm, seed
         self.num_env, self.shape_rewards, self._cut_is_death = venv.num_envs, shape_rewards, cut_is_death
         self._next_step = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-        self._start, self._time_env, self._time_act = time.perf_counter(), 0.0, 0.0
+        self._start, self._time_env, self._time_act = time.perf_counter() if start is None else start, 0.0, 0.0
         self._episodes: list[Episode] = []
         self._complaint: str | None = None
         self._steps = 0  # of every environment so far

@@ -140,7 +140,7 @@ class MpiComm(Comm):
     def _install_hooks(self) -> None:
         # Without these, one rank dies and the others wait in their next collective for ever.
         sys.excepthook = lambda kind, error, trace: self.abort_with(error)
-        threading.excepthook = lambda args: self.abort_with(args.exc_value)
+        threading.excepthook = lambda args: args.exc_type is SystemExit or self.abort_with(args.exc_value)
 
     def abort_with(self, error: BaseException | None) -> None:
         """Prints the traceback with this rank's number and aborts all ranks; see exit_status."""
@@ -207,9 +207,9 @@ class MpiComm(Comm):
 
 
 def exit_status(error: BaseException | None) -> int:
-    """The exit status that Python gives a process which ends by an exception."""
-    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-        return error.code or 0
+    """The exit status of a process which ends by an exception: Python's, but never 0, since it ends early."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code or 1
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 

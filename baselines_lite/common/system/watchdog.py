@@ -74,7 +74,7 @@ class Watchdog:
     """
 
     def __init__(self, comm: Comm, seconds: float, place: Callable[[list[FrameType]], str | None]) -> None:
-        self.comm, self.seconds, self._place = comm, seconds, place
+        self.comm, self.seconds, self._place = comm, min(seconds, threading.TIMEOUT_MAX), place
         self._name = f"rank {comm.rank} of {comm.size}" if comm.size > 1 else "the run"
         self._left = threading.Event()
 
