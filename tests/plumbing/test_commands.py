@@ -136,6 +136,14 @@ def test_it_works(command, place, monkeypatch, capfd):
     assert main(arguments) == 0, capfd.readouterr().err
 
 
+def test_the_run_of_the_readme_goes_on_with_as_many_ranks():
+    """Another number is refused; the run that is gone on with above is a small one, of one rank."""
+    lines = code_in(ROOT / "README.md")
+    begun, gone_on = ({line.partition("python")[0] for line in lines if f"{flag}=runs/hopper" in line.split()}
+                      for flag in ("--log_path", "--resume"))
+    assert begun == gone_on == {"mpirun -np 8 "}
+
+
 def test_what_is_left_out_or_stands_for_something_is_there():
     assert LEFT_OUT.keys() <= FOUND.keys()
     assert all(any(re.search(name, command) for command in FOUND) for name in INSTEAD)
