@@ -40,7 +40,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                       lr="linear:2.5e-4", cliprange="0.1", ent_coef=0.01, max_grad_norm=0.5),
     },
     "baselines": {
-        "all": dict(num_env=1, nsteps=2048, time_limit="terminal", stagger=False, statistics="rank", streams="same",
+        # Its learning rate's multiplier was that of clip_param too.
+        "all": dict(num_env=1, nsteps=2048, cliprange="linear:0.2", time_limit="terminal", stagger=False,
                     action_scale=False),
         "mujoco": dict(normalize_observations=True),
         "atari": dict(network="cnn", value_network="shared", nsteps=256, nminibatches=4, noptepochs=4,

@@ -38,7 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "baselines": {
         "all": dict(num_env=1, nsteps=1024, max_kl=0.001, cg_damping=1e-2, lam=1.0, shrink=0.5, accept_ratio=0.0,
                     vf_iters=3, vf_lr="3e-4", vf_minibatches=16, time_limit="terminal", stagger=False,
-                    statistics="rank", streams="same", action_scale=False),
+                    streams="same", action_scale=False),
         "mujoco": dict(num_hidden=32, max_kl=0.01, cg_damping=0.1, lam=0.98, vf_iters=5, vf_lr="1e-3",
                        normalize_observations=True),
         "atari": dict(network="cnn_small", nsteps=512, gamma=0.98, cg_damping=1e-3, vf_lr="1e-4", vf_minibatches=8),

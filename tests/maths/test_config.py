@@ -110,6 +110,12 @@ def test_baselines_preset_restores_the_original():
     config = override(Config(), preset_values(PRESETS, "baselines", "mujoco"))
     assert (config.cliprange_vf, config.time_limit, config.adv_moments) == ("0.2", "terminal", "rank")
     assert (config.nsteps, config.nminibatches, config.noptepochs, config.value_network) == (2048, 32, 10, "copy")
+    for family in FAMILIES:  # its ppo1 scaled clip_param by the rate's multiplier; both averaged statistics by MPI
+        ppo1, trpo = (override(each.Config(), {k: v for k, v in preset_values(each.PRESETS, "baselines", family).items()
+                                               if k in each.Config.__dataclass_fields__})
+                      for each in map(registry.find, ("ppo1", "trpo_mpi")))
+        assert [ppo1.cliprange(x) / ppo1.cliprange(1) == ppo1.lr(x) / ppo1.lr(1) == x for x in (1, 0.5)] == [True] * 2
+        assert (ppo1.statistics, ppo1.streams, trpo.statistics) == ("global", "rank", "global")
 
 
 def test_help_lists_every_field():
