@@ -1,6 +1,7 @@
 """The docs: they build without a warning, have a page for every algorithm, and say of every metric what it is."""
 
 import dataclasses
+import itertools
 import os
 import re
 import runpy
@@ -11,8 +12,9 @@ import pytest
 from mkdocs.exceptions import PluginError
 
 from baselines_lite import registry
-from baselines_lite.command_line import option_types
+from baselines_lite.command_line import known_options, option_types
 from baselines_lite.common.experiment.logger import EVALUATION
+from baselines_lite.common.system.errors import UserError
 from tests.conftest import ROOT
 from tests.plumbing.test_table import SHORT
 
@@ -72,6 +74,26 @@ def test_the_names_of_others_lead_to_options_that_there_are():
     options = {field.name for name in registry.ALGORITHMS for kind in option_types(registry.find(name))
                for field in dataclasses.fields(kind)}
     assert found - options - {*registry.ALGORITHMS} == {"evaluate", "callback", "batch_size"} - options
+
+
+def test_the_command_line_leads_from_the_names_of_others_to_those_that_the_page_gives():
+    programs = {"make_vec_env", "make_atari_env", "evaluate_policy", "results_plotter", "load", "learn"}  # no options
+    whose = {name: name for name in registry.ALGORITHMS} | {
+        "PPO": "ppo2", "DQN": "deepq", "A2C": "a2c", "DDPG": "ddpg", "TRPO": "trpo_mpi"}
+    tried = set()
+    for theirs, ours in re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "docs/migrating.md").read_text(), re.MULTILINE):
+        given = set(re.findall(r"`(?:--)?([a-z_]+)[`=]", ours))
+        algorithms = [alg for name, alg in whose.items() if re.search(rf"\b{name}\b", theirs)] or ["ppo2"]
+        names = set(re.findall(r"`(?:--)?([a-z_]+)[`=]", theirs)) - programs if given else ()
+        for alg, name in itertools.product(algorithms, names):
+            module = registry.find(alg)
+            if name not in {field.name for kind in option_types(module) for field in dataclasses.fields(kind)}:
+                tried.add(name)
+                with pytest.raises(UserError, match=f"unknown flag '--{name}'; did you mean ") as told:
+                    known_options(module, {name: "1"})
+                meant = set(re.findall(r"--(\w+)", str(told.value).partition(";")[2]))
+                assert meant <= given, (alg, name)
+    assert {"rprop_alpha", "clip_norm", "lrschedule", "n_critic_updates", "policy_kwargs"} < tried
 
 
 HOOKS = runpy.run_path(str(ROOT / "docs/hooks.py"))
