@@ -36,12 +36,12 @@ class Corridor(gym.Env):
 
     # With these two, checkpoints keep it as it is; without them it begins anew at fixed updates.
     def get_state(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the generator."""
-        return {"position": self.position}
+        """All that the next step or reset depends on; a generator of NumPy's may be in it."""
+        return {"position": self.position, "random": self.np_random}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Makes it what it was."""
-        self.position = state["position"]
+        self.position, self.np_random = state["position"], state["random"]
 
 
 gym.register("Corridor-v0", Corridor, max_episode_steps=100)

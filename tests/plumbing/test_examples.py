@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, load, ppo2
+from baselines_lite.common.envs.env_state import env_state, restore_env
 from baselines_lite.common.networks.distributions import DiagGaussian
 from baselines_lite.common.networks.flat import get_flat, set_flat
 from baselines_lite.common.sampling.replay_buffer import Transitions
@@ -31,9 +32,18 @@ def test_the_corridor_keeps_the_rules_and_its_state(main):
     assert done.returncode == 0 and "its state can be kept in checkpoints" in done.stdout
     env = gym.make("Corridor-v0", length=3)
     env.reset(seed=0)
-    env.unwrapped.set_state({"position": 2})
+    env.unwrapped.set_state({"position": 2, "random": env.unwrapped.np_random})
     obs, reward, terminated, *_ = env.step(1)
     assert (obs.tolist(), reward, terminated) == ([1.0], 1.0, True)
+
+
+def test_the_corridor_goes_on_with_the_same_starts():
+    one, other = (gym.make("Corridor-v0", length=100) for _ in range(2))
+    for seed, env in enumerate((one, other)):
+        env.reset(seed=seed)
+    one.reset()
+    restore_env(other, env_state(one))
+    assert [one.reset()[0] for _ in range(9)] == [other.reset()[0] for _ in range(9)]
 
 
 def test_a_policy_learns_the_corridor():
