@@ -1,4 +1,4 @@
-"""Runs what is missing of a suite, and keeps the results.
+"""Runs what the present code has not made of a suite, and keeps the results.
 
     python -m benchmarks.run classic --algs=ppo2,a2c --seeds=0-4 --jobs=2
     python -m benchmarks.run mujoco1M --tasks=hopper --plan      # only says what is there, missing, or of older code
@@ -10,6 +10,7 @@ the same code has done is not done again, what was stopped goes on; `python -m b
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.options import to_dict
 from baselines_lite.runs.jobs import Job, codes_of
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.runner import Runner, read_json, state_of
@@ -102,6 +104,13 @@ def job_of(task: Task, alg: str, seed: int) -> Job:
     return Job(alg, task.env, {**flags, "eval_interval": str(max(1, updates // EVALUATIONS))}, task.ranks, seed)
 
 
+def options_of(job: Job) -> dict[str, Any]:
+    """All that its training depends on and a preset may change, as JSON has it."""
+    found = job.resolved()
+    run = {name: value for name, value in to_dict(found.run).items() if name in found.preset}
+    return json.loads(json.dumps(to_dict(found.config) | found.network_options | run, default=str))
+
+
 def state(job: Job, place: Place, code: Mapping[str, Any]) -> str:
     """Whether a result is `there`, `missing`, or `old`: of other code or another command."""
     found = read_json(path_of(place))
@@ -122,7 +131,7 @@ def result_of(job: Job, place: Place, out: Path) -> Result:
     evaluations = log.evaluations[:, :2]
     facts = {"command": job.command, "code": told["code"]["sha256"], "commit": told["code"]["commit"],
              "dirty": told["code"]["dirty"], "steps": told["steps"], "seconds": round(told["seconds"], 1),
-             "versions": told["code"]["versions"]}
+             "versions": told["code"]["versions"], "options": options_of(job)}
     if not len(log.returns):
         raise UserError(f"{job.name}: no episode has finished")
     return Result(*place, facts, scores_of(log.returns, evaluations), curve_of(log.steps, log.hours, log.returns),

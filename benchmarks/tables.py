@@ -26,6 +26,7 @@ from baselines_lite.registry import ALGORITHMS, find  # noqa: E402
 from baselines_lite.runs.table import markdown  # noqa: E402
 from benchmarks.report import of_kind, published, steps  # noqa: E402
 from benchmarks.results import Result, everything  # noqa: E402
+from benchmarks.run import job_of, options_of  # noqa: E402
 from benchmarks.suites import SUITES, Task  # noqa: E402
 
 MISSING = "not measured yet"
@@ -94,10 +95,17 @@ def results(alg: str) -> str:
         asked = SUITES[suite][task]
         scores = of_kind(some, asked.by)
         goal = asked.goals.get(alg)
-        commits = ", ".join(sorted({r.facts["commit"][:7] for r in some}))
+        commits = ", ".join(sorted({r.facts["commit"][:7] for r in some})) + other_now(some, asked, alg)
         body.append([name, steps(float(asked.flags_of(alg)["num_timesteps"])), ", ".join(map(number, scores)),
                      number(scores.mean()), "" if goal is None else number(goal), commits])
     return markdown(["suite/task", "steps", "scores of the seeds", "mean", "goal", "commit"], *body)
+
+
+def other_now(some: list[Result], asked: Task, alg: str) -> str:
+    """Which options of a row's runs are others now, as presets change; nothing of those that did not note them."""
+    now = options_of(job_of(asked, alg, 0))
+    names = {name for r in some for name, value in r.facts.get("options", {}).items() if now.get(name) != value}
+    return f"; other now: {', '.join(sorted(names))}" if names else ""
 
 
 def algorithms() -> str:
@@ -114,15 +122,17 @@ def algorithms() -> str:
             asked = SUITES[suite][task]
             wanted = MISSING if alg in asked.algorithms else ""
             cells.append(wanted if name is None else f"{number(of_kind(found[name], asked.by).mean())} "
-                         f"({steps(float(asked.flags_of(alg)['num_timesteps']))}{originals(suite, asked, alg)})")
+                         f"({steps(float(asked.flags_of(alg)['num_timesteps']))}"
+                         f"{', one seed' * (len(found[name]) == 1)}{originals(asked, alg)})")
         ratios = [f"{found['ratio']:.1f} x {found['peer']} ({name.removeprefix(alg + '-')})"
                   for name, found in measured.items() if name.startswith(f"{alg}-") and found.get("target")]
         body.append([*cells, ", ".join(ratios)])
     return markdown(["`--alg`", "paper", "actions", "networks", "MPI", *SUMMARY, "speed"], *body)
 
 
-def originals(suite: str, task: Task, alg: str) -> str:
+def originals(task: Task, alg: str) -> str:
     """The score in the original's table of a task, of as many steps, if there is one."""
+    suite = "atari" if "NoFrameskip" in task.env else ""
     scores = [float(row["mean"]) for row in published(suite, task, [alg]) if row["algorithm"] == alg
               and row["source"].startswith("openai/baselines") and row["kind"] == task.by
               and float(row["steps"]) == task.steps]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from baselines_lite import ppo2
-from benchmarks import recipes, report, results, run, suites
+from benchmarks import recipes, report, results, run, suites, tables
 from benchmarks.results import Result, curve_of, scores_of
 from benchmarks.suites import SUITES, Task
 from tests.conftest import ROOT
@@ -210,6 +210,7 @@ def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
     assert told["score"] == pytest.approx(np.mean(returns[-100:])) and told["steps"] == 9984 and told["status"] == 0
     assert config["command"].startswith(str(ROOT / "baselines_lite")) and (logs / "model.safetensors").exists()
     status, alone = result("alone")
+    assert alone.facts["options"] == run.options_of(run.jobs_of(run.parsed(["tiny", "--seeds=3"]))[0][0])
     assert status == 0 and stopped.scores == alone.scores and len(alone.evaluations) >= 20
     np.testing.assert_array_equal(stopped.evaluations, alone.evaluations)
     np.testing.assert_array_equal(stopped.curve[[0, 2]], alone.curve[[0, 2]])
@@ -243,6 +244,19 @@ def test_what_a_part_has_to_do_stays_as_others_go_on(tmp_path, monkeypatch, caps
     (["--tasks=cartpole", "--algs=ddpg"], "'ddpg' is no algorithm of classic's cartpole")])
 def test_what_cannot_be_meant_of_a_suite(flags, words, capsys):
     assert run.main(["classic", *flags, "--plan"]) == 2 and words in capsys.readouterr().err
+
+
+def test_a_row_says_which_options_are_others_now():
+    task = SUITES["classic"]["cartpole"]
+    now = run.options_of(run.job_of(task, "ppo2", 0))
+    assert now["normalize_observations"] is True and now["lr"].startswith("linear:") and "seed" not in now
+
+    def row(*facts):
+        return tables.other_now([Result("classic", "cartpole", "ppo2", 0, each, {}, None, None) for each in facts],
+                                task, "ppo2")
+
+    assert row({}, {"options": now}) == ""
+    assert row({"options": now}, {"options": now | {"nsteps": 7, "lr": "1.0"}}) == "; other now: lr, nsteps"
 
 
 def test_a_report_of_nothing_or_of_what_is_damaged(written, tmp_path, capsys):
