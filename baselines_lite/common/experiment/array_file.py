@@ -22,7 +22,7 @@ def write(path: Path, data: Any) -> dict[str, Any]:
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_without_arrays(data, (), arrays))
     save_file({name: np.require(array, requirements="C") for name, array in arrays.items()}, path, {KEY: text})
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     return seal(path)
 

@@ -212,7 +212,9 @@ def rank_file(rank: int) -> str:
 
 
 def sync(folder: Path) -> None:
-    """Makes the names in a folder last."""
+    """Makes the names in a folder last; on Windows, which opens no folder, that is left to it."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -104,7 +104,12 @@ class Watchdog:
                 self.strike()
 
     def _start_beside(self) -> subprocess.Popen | None:
-        """Starts the process that has a look whether this thread has; None where it cannot be started."""
+        """Starts the process that has a look whether this thread has; None where it cannot be started.
+
+        Nor on Windows, where `select` knows no pipes.
+        """
+        if os.name == "nt":
+            return None
         if not faulthandler.is_enabled():
             faulthandler.enable(2)  # so that SIGABRT brings the stack
         text = (f"{self._name} has come no further for {self.seconds:g} s (stall_timeout), in a call that holds "
