@@ -8,7 +8,7 @@ from scipy.signal import correlate
 
 from baselines_lite.common.networks import builders
 from baselines_lite.common.networks.flat import flat_gradient
-from baselines_lite.common.networks.layers import Conv, runs_in_numpy
+from baselines_lite.common.networks.layers import Activation, Conv, Dense, Sequential, runs_in_numpy
 from baselines_lite.common.networks.observations import Encoder
 from baselines_lite.common.networks.options import Convs
 from baselines_lite.common.policies.actor_critic import ActorCritic
@@ -88,6 +88,21 @@ def test_an_mlp_takes_pictures_too():
     features = policy.features(obs)
     assert policy.prefers_xla
     np.testing.assert_allclose(features, obs.reshape(3, -1) / 255, atol=1e-7)
+
+
+def test_a_network_with_convolutions_inside_another_runs_compiled():
+    """Whether layers run in NumPy is asked of what they consist of, too."""
+    def nested(size, *, rng, dtype, name):
+        inner = builders.cnn_small(size, rng=rng, dtype=dtype, name=name)
+        return Sequential([inner, Dense(inner.out_size, 4, rng=rng, dtype=dtype), Activation("relu")], 4)
+
+    builders.register("nested")(nested)
+    try:
+        policy = ActorCritic(PICTURE, gym.spaces.Discrete(3), network="nested")
+    finally:
+        del builders.NETWORKS["nested"]
+    assert not policy.prefers_xla and policy.predict(np.zeros(PICTURE.shape, np.uint8))[0] in range(3)
+    assert runs_in_numpy(Sequential([Sequential([Dense(3, 2, rng=np.random.default_rng(0))], 2)], 2))
 
 
 def gradients(compute, network, activation):

@@ -268,5 +268,5 @@ class Sequential(tf.Module):
 
 
 def runs_in_numpy(net: Any) -> bool:
-    """Whether `net.numpy()` can be asked for: the network and each of its layers have it."""
-    return hasattr(net, "numpy") and all(hasattr(layer, "numpy") for layer in getattr(net, "layers", ()))
+    """Whether `net.numpy()` can be asked for: the network has it, and so have its layers, and what these consist of."""
+    return hasattr(net, "numpy") and all(map(runs_in_numpy, getattr(net, "layers", ())))
