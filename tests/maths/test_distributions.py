@@ -169,6 +169,13 @@ def test_a_box_may_have_its_actions_scaled_to_its_bounds():
     np.testing.assert_allclose(huge.to_env(np.array([[0.5], [-1]], np.float32)), [[1.5e38], [-3e38]])
 
 
+@pytest.mark.filterwarnings("error")
+def test_unbounded_components_are_left_out_of_the_scaling_without_a_warning():
+    low, high = [-np.inf, 0, 3, -np.inf], [np.inf, 10, np.inf, 0]
+    box = make_pd(gym.spaces.Box(np.float32(low), np.float32(high)), scale=True)
+    np.testing.assert_array_equal(box.to_env(np.float32([[4, 0.5, 4, -4]])), [[4, 7.5, 4, -4]])
+
+
 @pytest.mark.parametrize(("low", "high", "far"), [
     (-1, 1, False), (-3, 3, False), (-0.4, 2, False), (-3.1, 3.1, True), (-0.3, 0.3, True), (0, 1, True),
     (0, 100, True),

@@ -216,6 +216,16 @@ def test_lengths_in_every_mode(mode):
                                "episodes": 7, "cut": 7, "eplenmean": 5.0}
 
 
+def test_who_dies_at_the_time_limit_is_not_cut_off():
+    class Dies(Five):
+        def step(self, action):
+            obs, reward, _, truncated, info = super().step(action)
+            return obs, reward, truncated, truncated, info
+
+    played = play_episodes(ActorCritic(Five.observation_space, Five.action_space), Dies, 2, True, 0)
+    assert played == [Played(5.0, 5, False)] * 2
+
+
 @pytest.mark.parametrize("kind", ["mp4", "gif"])
 def test_a_film_has_every_frame_of_its_episodes(tmp_path, kind):
     Five.drawn = 0

@@ -245,6 +245,19 @@ def test_faults_of_tensors(saved, tmp_path):
         np.testing.assert_array_equal(value, before[name])
 
 
+def test_keys_that_would_come_back_as_others_are_refused_before_anything_is_written(tmp_path):
+    def policy(*keys):
+        return ActorCritic(gym.spaces.Dict([(key, CHOICE) for key in keys]), CHOICE, **MLP)
+
+    with pytest.raises(UserError, match=r"cannot be saved: its space has the key \(0, 1\), which is neither text nor"):
+        policy((0, 1)).description()
+    path = str(tmp_path / "m")
+    for keys in (("b", "a"), (2, 1), (0.5, np.int64(1))):
+        mine = policy(*keys)
+        mine.save(path)
+        assert load(path).observation_space == mine.observation_space
+
+
 def test_nothing_is_imported_that_nobody_named(saved, main, tmp_path, monkeypatch):
     (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
     (tmp_path / "lab.py").write_text("from baselines_lite.common.networks.builders import mlp as net\n")

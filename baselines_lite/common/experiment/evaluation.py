@@ -160,7 +160,8 @@ class Player:
         self._returns += np.where(self._dead, 0.0, rewards)
         self._lengths += ~self._dead
         ended = np.flatnonzero(done)
-        played = [(int(n), Played(float(self._returns[n]), int(self._lengths[n]), bool(truncated[n]))) for n in ended]
+        cut = truncated & ~terminated  # who dies at the limit was not cut off
+        played = [(int(n), Played(float(self._returns[n]), int(self._lengths[n]), bool(cut[n]))) for n in ended]
         self._returns[ended], self._lengths[ended] = 0.0, 0
         # In NEXT_STEP mode an episode begins a step later, after the dead step.
         self._firsts, self._dead = (self._dead, done) if self._next_step else (done, self._dead)

@@ -245,9 +245,10 @@ class DiagGaussianType:
         self._shape, self._low, self._high = space.shape, space.low.ravel(), space.high.ravel()
         self._scale = scale
         if scale:
-            bounded, low, high = np.isfinite(self._low) & np.isfinite(self._high), self._low / 2, self._high / 2
-            self._reach = np.where(bounded, high - low, 1).astype(space.dtype)  # of halves: the difference is finite
-            self._centre = np.where(bounded, high + low, 0).astype(space.dtype)
+            bounded = np.isfinite(self._low) & np.isfinite(self._high)
+            low, high = np.where(bounded, self._low, -1) / 2, np.where(bounded, self._high, 1) / 2
+            self._reach = (high - low).astype(space.dtype)  # of halves: the difference is finite
+            self._centre = (high + low).astype(space.dtype)
 
     def pd(self, head: tf.Tensor, logstd: tf.Tensor) -> DiagGaussian:
         """The distribution of means [B, d] and log standard deviations [d]."""

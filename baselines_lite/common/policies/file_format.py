@@ -102,7 +102,10 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def space_to_json(space: gym.Space, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A space as JSON-ready values: those that policies support, nested as they are. Puts arrays into `arrays`."""
+    """A space as JSON-ready values: those that policies support, nested as they are. Puts arrays into `arrays`.
+
+    Raises UserError for a Dict with keys that would come back as something else.
+    """
     match space:
         case gym.spaces.Discrete():
             return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
@@ -112,6 +115,10 @@ def space_to_json(space: gym.Space, arrays: dict[str, np.ndarray]) -> dict[str, 
         case gym.spaces.MultiBinary():
             return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
         case gym.spaces.Dict():
+            for key in space.spaces:
+                if not isinstance(key, str | int | float | np.number):
+                    raise UserError(f"this policy cannot be saved: its space has the key {key!r}, which is neither "
+                                    "text nor a number")
             return {"kind": "Dict", "spaces": [[key, space_to_json(inner, arrays)]
                                                for key, inner in space.spaces.items()]}
         case gym.spaces.Tuple():
