@@ -9,7 +9,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from baselines_lite.common.experiment.logger import Logger, Tracker
-from baselines_lite.common.experiment.view import VIEWS, clock, make_view, spark
+from baselines_lite.common.experiment.view import VIEWS, View, clock, make_view, spark
 from baselines_lite.tools.wandb_tracker import Wandb
 
 
@@ -89,6 +89,17 @@ def test_no_colour_codes_where_there_is_no_terminal(capsys):
     view = make_view(None, "a run", 10, None)
     view.row({"total_timesteps": 1, "sps": 1.0, "time_elapsed": 1.0}, last=True)
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_no_picture_in_pipes_and_files_whatever_says_that_colours_are_wanted(name, capsys, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, "1")
+    assert type(make_view(None, "a run", 10, None)) is View
+    monkeypatch.setattr(sys, "stdout", None)  # as under pythonw
+    view = make_view(None, "a run", 10, None)
+    view.say("nobody hears it")
+    assert type(view) is View
 
 
 class Notes(Tracker):

@@ -29,7 +29,8 @@ def make_view(kind: str | None, title: str, total_timesteps: int, interval: floa
     """
     if kind is None:
         console = Console(file=sys.stdout)
-        kind = "live" if console.is_terminal and not console.is_dumb_terminal else "lines"
+        seen = sys.stdout is not None and sys.stdout.isatty()  # rich takes FORCE_COLOR for a terminal
+        kind = "live" if seen and console.is_terminal and not console.is_dumb_terminal else "lines"
     view = {"live": LiveView, "lines": View, "table": TableView}[kind]
     return view(title, total_timesteps, view.INTERVAL if interval is None else interval)
 
@@ -49,8 +50,6 @@ class View:
                 self._print(line)
             except UnicodeEncodeError:
                 self._print(line.encode("ascii", "backslashreplace").decode())
-            if sys.stdout is not None:
-                sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -64,7 +63,7 @@ class View:
         """Nothing more is shown."""
 
     def _print(self, line: str) -> None:
-        print(line)
+        print(line, flush=True)
 
     def _show(self, cells: Mapping[str, Any]) -> None:
         self.say("; ".join((self.progress(cells), *self.figures(cells))))
