@@ -91,12 +91,12 @@ AT_A_STEP = {
     r"step\(\) gave a list of 2 values as the reward, where a number is expected": gives(reward=[1.0, 2.0]),
     r"step\(\) gave bool of shape \(2,\) as terminated, where True or False is expected":
         gives(terminated=np.zeros(2, bool)),
-    r"step\(\) gave a list of 1 value as info, where a dict is expected": gives(info=[3]),
 }
 UNNOTICED = {  # by what handles them at later steps
     r"step\(\) gave float64 of shape \(1,\) as the reward, where a number is expected": gives(reward=np.zeros(1)),
     r"step\(\) gave None as the reward, where a number is expected": gives(reward=None),
     r"step\(\) gave 0 as truncated, where True or False is expected": gives(truncated=0),
+    r"step\(\) gave a list of 1 value as info, where a dict is expected": gives(info=[3]),
 }
 
 

@@ -197,6 +197,25 @@ def test_every_mode_learns_what_is_right_and_a_naive_loop_does_not():
     assert naive < 0.5, naive
 
 
+class Legal(Walk):
+    """Tells how many moves are left, in an array of that length, from the start."""
+
+    def reset(self, **options):
+        return super().reset(**options)[0], {"legal": np.arange(self.left)}
+
+    def step(self, action):
+        return *super().step(action)[:4], {"legal": np.arange(self.left)}
+
+
+@pytest.mark.parametrize("env", [Legal, "Legal-v0"])
+def test_infos_may_have_any_shapes(env):
+    if isinstance(env, str):
+        gym.register(env, Legal)
+    venv = make_vec_env(env, 3)
+    infos = [venv.reset(seed=0)[1], *(venv.step(np.zeros(3, np.int64))[4] for _ in range(8))]
+    assert not infos[0] and all(set(each) <= {"final_obs", "_final_obs", "final_info", "_final_info"} for each in infos)
+
+
 def test_a_vector_environment_that_does_not_say_how_it_resets_is_refused():
     venv = SyncVectorEnv([Walk])
     venv.metadata = {}

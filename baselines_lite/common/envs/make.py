@@ -23,7 +23,13 @@ EXTRAS = {"mujoco": "baselines-lite[mujoco]", "box2d": "gymnasium[box2d]"}
 
 
 class DropInfo(gym.Wrapper):
-    """Forgets `info`: SyncVectorEnv batches every key of it into arrays at every step, 5 us on HalfCheetah (of 45)."""
+    """Forgets `info`: SyncVectorEnv batches every key of it into arrays at every step, 5 us on HalfCheetah (of 45).
+
+    It cannot where shapes vary, as those of a list of legal moves.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.env.reset(seed=seed, options=options)[0], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, _ = self.env.step(action)

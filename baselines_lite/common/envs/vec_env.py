@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from baselines_lite.common.envs import video
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.envs.env_rules import Checked, Lent, misfit
-from baselines_lite.common.envs.make import family_of, find_spec, make_one, staggered
+from baselines_lite.common.envs.make import DropInfo, family_of, find_spec, make_one, staggered
 from baselines_lite.common.envs.workers import InProcess, Workers, in_workers
 from baselines_lite.common.system.errors import UserError
 
@@ -85,7 +85,7 @@ def make_vec_env(env: EnvLike, num_env: int = 1, *, vec: str | None = None, rend
             raise UserError("vec=native is for an environment's id: a factory makes single environments")
 
         def factory() -> gym.Env:
-            return Checked(env())
+            return DropInfo(Checked(env()))
     else:
         raise UserError(f"the environment must be an id, a gymnasium Env, a VectorEnv or a factory, not {env!r}")
     factories = [partial(staggered, factory, age) for age in ages] if ages is not None else [factory] * num_env
