@@ -151,8 +151,8 @@ def test_the_final_observation_is_valued_with_the_memory_before_the_reset(monkey
     original = collector_module.final_observations
     policy, collector, _ = collected("lstm", {"nlstm": 8}, VECTOR, "shared")
 
-    def keep(infos, rows):
-        batch = original(infos, rows)
+    def keep(infos, rows, space):
+        batch = original(infos, rows, space)
         for obs, n in zip(batch, rows, strict=True):
             final.setdefault(int(n), []).append(obs)
         return batch

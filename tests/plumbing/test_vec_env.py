@@ -197,6 +197,44 @@ def test_every_mode_learns_what_is_right_and_a_naive_loop_does_not():
     assert naive < 0.5, naive
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_list_where_the_space_is_a_tuple_is_one(mode):
+    """And stays a list of numbers where it is a Box. Two episodes of one length: lists could be stacked crosswise."""
+    box = gym.spaces.Box(-99, 99, (2,))
+
+    class Lists(Walk):
+        observation_space = gym.spaces.Tuple([box, box])
+
+        def reset(self, **options):
+            return self.seen(super().reset(**options))
+
+        def step(self, action):
+            return self.seen(super().step(action))
+
+        def seen(self, result):
+            self.left, self.dies = min(self.left, 2), False
+            return [[self.left, 1.0], np.array([self.left, 2.0])], *result[1:]
+
+    class GivesLists(VectorWrapper):
+        """A vector environment whose batches are lists too."""
+
+        def reset(self, **options):
+            obs, infos = super().reset(**options)
+            return list(obs), infos
+
+        def step(self, actions):
+            obs, *rest = super().step(actions)
+            return list(obs), *rest
+
+    for wrap, num_env in ((lambda venv: venv, 2), (GivesLists, 3)):
+        venv = make_vec_env(wrap(SyncVectorEnv([Lists] * num_env, autoreset_mode=mode)))
+        policy = ActorQ(venv.single_observation_space, venv.single_action_space)
+        rollout = Collector(venv, policy, 8, Comm()).collect()
+        expected = np.where(rollout.dones[..., None], [0, 1, 0, 2], [1, 1, 1, 2])
+        np.testing.assert_array_equal(rollout.next_obs, expected)
+        assert rollout.dones.sum() == 4 * num_env
+
+
 class Legal(Walk):
     """Tells how many moves are left, in an array of that length, from the start."""
 

@@ -67,6 +67,6 @@ class Continued(VectorWrapper):
 
 def leaves(obs: Any) -> list[np.ndarray]:
     """The arrays of a batch of observations, nested as it is."""
-    if isinstance(obs, dict | tuple):
+    if isinstance(obs, dict | tuple | list):
         return [array for part in (obs.values() if isinstance(obs, dict) else obs) for array in leaves(part)]
     return [np.asarray(obs)]

@@ -128,8 +128,8 @@ def reset(venv: VectorEnv, seeds: list[int]) -> Any:
     return obs
 
 
-def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:
-    """The last observations of the episodes that ended in the environments `rows`, as a batch.
+def final_observations(infos: dict[str, Any], rows: np.ndarray, space: gym.Space) -> Any:
+    """The last observations, of a `space`, of the episodes that ended in the environments `rows`, as a batch.
 
     From the infos of a step in SAME_STEP mode. Gymnasium's own vector environments give an object array with an
     observation for each environment that ended; others, such as ale-py's, a batch for all. Raises UserError where a
@@ -140,12 +140,12 @@ def final_observations(infos: dict[str, Any], rows: np.ndarray) -> Any:
                         "infos['final_obs'], as SAME_STEP mode demands")
     final = infos["final_obs"]
     if isinstance(final, np.ndarray) and final.dtype == object:
-        return stack([final[n] for n in rows])
-    return map_arrays(lambda array: array[rows], final)
+        return stack([nested(space, final[n]) for n in rows])
+    return map_arrays(lambda array: array[rows], nested(space, final))
 
 
 def nested(space: gym.Space, batch: Any) -> Any:
-    """A batch of observations whose tuples are lists, nested as the space is."""
+    """An observation or a batch of them, whose tuples may be lists, nested as the space is. A Box's list stays one."""
     match space:
         case gym.spaces.Dict():
             return {key: nested(inner, batch[key]) for key, inner in space.spaces.items()}
@@ -184,7 +184,7 @@ class ResetDone(VectorWrapper):
         obs, rewards, terminated, truncated, infos = self.env.step(actions)
         done = terminated | truncated
         if done.any():
-            final = map_arrays(np.copy, obs)
+            final = map_arrays(np.copy, nested(self.single_observation_space, obs))
             # The ends are copied: an environment may clear its own arrays when it resets.
             terminated, truncated, rewards = terminated.copy(), truncated.copy(), np.copy(rewards)
             obs, _ = self.env.reset(options={"reset_mask": done})

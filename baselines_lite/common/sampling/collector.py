@@ -232,7 +232,7 @@ class Collector(Stateful):
         if not len(envs):
             return []
         try:
-            final = final_observations(infos, envs)
+            final = final_observations(infos, envs, self.venv.single_observation_space)
         except UserError as error:  # told later, on all ranks together
             self._complaints.append((self._taken + t + 1, str(error)))
             return []

@@ -162,7 +162,7 @@ class ReplayCollector(Stateful):
     def _finals(self, infos: dict[str, Any], cut: np.ndarray, usable: np.ndarray) -> dict[int, np.ndarray]:
         """The last observations of the environments `cut` as the buffer gives them: features before normalisation."""
         try:
-            obs = final_observations(infos, cut)
+            obs = final_observations(infos, cut, self.venv.single_observation_space)
         except UserError as error:  # told by `drain`, on all ranks together
             self._complaint = str(error)
             usable[cut] = False
