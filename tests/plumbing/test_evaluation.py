@@ -14,6 +14,7 @@ from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image
 
 from baselines_lite import UserError, load, ppo2
+from baselines_lite.common.envs.make import find_spec
 from baselines_lite.common.envs.video import Film
 from baselines_lite.common.experiment.config import RunOptions
 from baselines_lite.common.experiment.evaluation import Evaluations, Played, Player, play_episodes, summary
@@ -186,7 +187,10 @@ def test_games_are_whole_and_by_default_with_drawn_actions():
     policy = SimpleNamespace(info={"env": "BreakoutNoFrameskip-v4", "atari": {"frame_cap": 90, "clip_rewards": True}})
     of_game = Evaluations(policy, Comm(), RunOptions(eval_interval=1), 1, "BreakoutNoFrameskip-v4", None)
     assert not of_game._atari.life_loss and of_game._atari.frame_cap == 90 and not of_game._deterministic
-    assert Evaluations(policy, Comm(), RunOptions(eval_interval=1), 1, "CartPole-v1", None)._deterministic
+    of_spec = Evaluations(policy, Comm(), RunOptions(eval_interval=1), 1, find_spec(policy.info["env"]), None)
+    assert of_spec._atari == of_game._atari and not of_spec._deterministic
+    for env in ("CartPole-v1", gym.spec("CartPole-v1"), Five):
+        assert Evaluations(policy, Comm(), RunOptions(eval_interval=1), 1, env, None)._deterministic
 
 
 class Waits(Comm):

@@ -107,11 +107,11 @@ def as_trained(policy: Policy, env: EnvLike) -> EnvLike:
 
 
 def atari_options(policy: Policy, env: EnvLike) -> AtariOptions | None:
-    """How to play whole games with a policy, if `env` is the id of one."""
-    if isinstance(env, str) and family_of(find_spec(env)) == "atari":
+    """How to play whole games with a policy, if `env` is the id or the spec of one."""
+    if isinstance(env, str | EnvSpec) and family_of(find_spec(env)) == "atari":
         from baselines_lite.common.envs.atari import to_watch
 
-        return to_watch(policy.info, env)
+        return to_watch(policy.info, env if isinstance(env, str) else env.id)
     return None
 
 
