@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, VectorWrapper
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from baselines_lite import UserError, ddpg, deepq, registry
 from baselines_lite.common.envs.atari import AtariGames
@@ -52,6 +52,49 @@ def test_the_three_modes_store_the_same_transitions(cut_is_death):
     assert same == disabled and len(same) > 50
     ends = found[MODES[0]][0][0][:, -1]
     assert 0.1 < ends.mean() < 0.5
+
+
+class Counts(gym.Env):
+    """Sees 100 times the number of its episode, plus the steps in it; episodes of `length` steps, which die or are cut.
+    """
+
+    observation_space, action_space = gym.spaces.Box(0, 1e6, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, length, dies):
+        self.length, self.dies, self.episodes = length, dies, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episodes, self.t = self.episodes + 1, 0
+        return self.see(), {}
+
+    def see(self):
+        return np.array([100 * self.episodes + self.t], np.float32)
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == self.length
+        return self.see(), 0.0, over and self.dies, over and not self.dies, {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_last_transitions_before_new_episodes_bootstrap_from_their_own_ends(mode):
+    """Cut off by the limit at the last step, at the one before, amid an episode; and what died is dead."""
+    kinds = ((3, False), (2, False), (9, False), (3, True))
+    venv = make_vec_env(SyncVectorEnv([lambda kind=kind: Counts(*kind) for kind in kinds], autoreset_mode=mode))
+    policy = QPolicy(venv.single_observation_space, venv.single_action_space)
+    buffer = ReplayBuffer(80, 4, frame_of(policy.encoder, 1), ACTION)
+    collector = ReplayCollector(venv, policy, buffer, Comm())
+    for _ in range(3):
+        collector._step(at_random(policy))
+    collector.renew("again")
+    for _ in range(3):
+        collector._step(at_random(policy))
+    index = Index(*np.nonzero(buffer._usable[:6]))
+    found = buffer[index]
+    assert len(found.obs) == (22 if mode == AutoresetMode.NEXT_STEP else 24)
+    np.testing.assert_array_equal(found.next_obs[~found.terminated], found.obs[~found.terminated] + 1)
+    np.testing.assert_array_equal(np.argwhere(buffer._terminated[:6] & buffer._usable[:6]), [[2, 3], [5, 3]])
 
 
 class Broken(gym.Wrapper):

@@ -83,7 +83,9 @@ class ReplayCollector(Stateful):
 
     def renew(self, purpose: str) -> None:
         """Begins new episodes; the present ones end as by a time limit, and do not count as finished. Collective."""
-        going_on = np.flatnonzero(~(self._dead if self._next_step else self._firsts))
+        # What was seen last makes room for the new episodes' first observations. In NEXT_STEP mode it may be the end of
+        # an episode that is just over, and is kept of all: after a death it is never asked for.
+        going_on = np.flatnonzero(~self._firsts | self._next_step)
         self.buffer.cut_off({int(n): self._stored[n].copy() for n in going_on})
         self._begin(purpose)
 
