@@ -60,6 +60,15 @@ def test_one_hots_take_memory_for_what_is_seen_only(space):
     assert peak < 20 * vector.nbytes
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
+def test_indices_may_be_of_any_type(dtype):
+    obs = np.array([[1, 4], [3, 7]])
+    found, expected = (Encoder(spaces.MultiDiscrete([3, 4], of, start=[1, 4])).vector(obs.astype(of))
+                       for of in (dtype, np.int64))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(Encoder(spaces.Discrete(9)).vector(obs[0].astype(dtype)), np.eye(9)[obs[0]])
+
+
 def test_what_of_features_is_no_picture():
     numbers = spaces.Box(-1, 1, (3,))
     picture = spaces.Box(0, 255, (5, 5, 3), np.uint8)  # of an odd number of bytes

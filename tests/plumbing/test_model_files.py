@@ -1,6 +1,7 @@
 """Model files of strangers: each is a policy, or refused in a sentence; none imports anything or takes much memory."""
 
 import copy
+import inspect
 import json
 import os
 import sys
@@ -256,6 +257,17 @@ def test_keys_that_would_come_back_as_others_are_refused_before_anything_is_writ
         mine = policy(*keys)
         mine.save(path)
         assert load(path).observation_space == mine.observation_space
+
+
+@pytest.mark.skipif("dtype" not in inspect.signature(gym.spaces.Discrete).parameters, reason="Gymnasium has one type")
+def test_a_file_keeps_the_type_of_indices(saved, tmp_path):
+    space, path = gym.spaces.Discrete(4, start=2, dtype=np.int32), tmp_path / "m"
+    ActorCritic(space, space, **MLP).save(str(path))
+    found = load(str(path))
+    assert found.observation_space == found.action_space == space != gym.spaces.Discrete(4, start=2)
+    assert found.action_space.contains(found.predict(np.int32(5))[0])
+    assert "dtype" not in split(saved["q"][1])[0]["action_space"]  # as in older files
+    refusal(path, edited(path.read_bytes(), "action_space", "dtype", value="float32"))
 
 
 def test_nothing_is_imported_that_nobody_named(saved, main, tmp_path, monkeypatch):

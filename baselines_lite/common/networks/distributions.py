@@ -150,7 +150,7 @@ class CategoricalType:
     has_logstd = False
 
     def __init__(self, space: gym.spaces.Discrete) -> None:
-        self.head_size, self._start = int(space.n), int(space.start)
+        self.head_size, self._start, self._dtype = int(space.n), int(space.start), space.dtype
         self.action_shape: tuple[int, ...] = ()
         self.action_dtype = np.int64
 
@@ -167,8 +167,8 @@ class CategoricalType:
         return (head if noise is None else head + noise).argmax(axis=-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """What the environment is given for the policy's actions."""
-        return actions + self._start if self._start else actions
+        """What the environment is given for the policy's actions: of the space's type."""
+        return (actions + self._start if self._start else actions).astype(self._dtype, copy=False)
 
 
 class MultiCategoricalType:
@@ -177,7 +177,8 @@ class MultiCategoricalType:
     has_logstd = False
 
     def __init__(self, space: gym.spaces.MultiDiscrete) -> None:
-        self._counts, self._start = space.nvec.ravel().tolist(), space.start
+        self._counts, self._dtype = space.nvec.ravel().tolist(), space.dtype
+        self._start = space.start.astype(np.int64)  # NumPy adds int64 and uint64 as float64
         self.head_size = sum(self._counts)
         self.action_shape = (len(self._counts),)
         self.action_dtype = np.int64
@@ -197,8 +198,8 @@ class MultiCategoricalType:
         return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """What the environment is given for the policy's actions [N, k]."""
-        return actions.reshape(len(actions), *self._start.shape) + self._start
+        """What the environment is given for the policy's actions [N, k]: of the space's type."""
+        return (actions.reshape(len(actions), *self._start.shape) + self._start).astype(self._dtype, copy=False)
 
 
 class BernoulliType:
@@ -263,10 +264,10 @@ class DiagGaussianType:
         return head if noise is None else head + np.exp(logstd) * noise
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """The actions [N, d], scaled if need be, clipped to the box and in its shape."""
+        """The actions [N, d], scaled if need be, clipped to the box and in its shape and type."""
         if self._scale:
             actions = self._centre + self._reach * actions
-        clipped = np.minimum(np.maximum(actions, self._low), self._high)
+        clipped = np.minimum(np.maximum(actions, self._low), self._high).astype(self._low.dtype, copy=False)
         return clipped if len(self._shape) == 1 else clipped.reshape(len(actions), *self._shape)
 
 

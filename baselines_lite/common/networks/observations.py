@@ -52,18 +52,18 @@ def to_columns(space: gym.Space) -> tuple[int, Callable[[np.ndarray], np.ndarray
 
         def one_hot(obs: np.ndarray) -> np.ndarray:
             columns = np.zeros((len(obs), n), np.float32)
-            columns[np.arange(len(obs)), np.asarray(obs) - start] = 1.0
+            columns[np.arange(len(obs)), np.asarray(obs, np.int64) - start] = 1.0
             return columns
 
         return n, one_hot
     if isinstance(space, gym.spaces.MultiDiscrete):
-        counts = space.nvec.ravel()
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) - space.start.ravel()
+        counts, start = (array.ravel().astype(np.int64) for array in (space.nvec, space.start))  # not unsigned
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]) - start
         total = int(counts.sum())
 
         def one_hots(obs: np.ndarray) -> np.ndarray:
             columns = np.zeros((len(obs), total), np.float32)
-            np.put_along_axis(columns, np.asarray(obs).reshape(len(obs), -1) + first, 1.0, axis=1)
+            np.put_along_axis(columns, np.asarray(obs, np.int64).reshape(len(obs), -1) + first, 1.0, axis=1)
             return columns
 
         return total, one_hots

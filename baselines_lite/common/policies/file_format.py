@@ -108,7 +108,8 @@ def space_to_json(space: gym.Space, arrays: dict[str, np.ndarray]) -> dict[str, 
     """
     match space:
         case gym.spaces.Discrete():
-            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+            dtype = {} if space.dtype == np.int64 else {"dtype": space.dtype.name}  # which was not always written
+            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), **dtype}
         case gym.spaces.MultiDiscrete():
             return {"kind": "MultiDiscrete", "nvec": array_to_json(space.nvec, arrays),
                     "start": array_to_json(space.start, arrays)}
@@ -145,7 +146,8 @@ def space_from_json(values: dict[str, Any], file: ModelFile) -> gym.Space:
     match values["kind"]:
         case "Discrete":
             file.take(16 * whole(values["n"]))
-            return gym.spaces.Discrete(values["n"], start=whole(values["start"], -2**63))
+            dtype = {"dtype": values["dtype"]} if "dtype" in values else {}  # of which Gymnasium 1.2 knows nothing
+            return gym.spaces.Discrete(values["n"], start=whole(values["start"], -2**63), **dtype)
         case "MultiDiscrete":
             nvec, start = (array_from_json(values[name], file) for name in ("nvec", "start"))
             file.take(16 * sum(map(whole, nvec.ravel().tolist())))
