@@ -179,8 +179,41 @@ def test_what_nothing_can_be_predicted_of():
     with pytest.raises(UserError, match="an observation or the state is not finite"):
         policy.predict(batch, state * np.nan)
     batch[1] = np.nan
-    with pytest.raises(UserError, match="an observation or the state is not finite"):
+    with pytest.raises(UserError, match=r"or a batch of them, \[N, \.\.\.\]; nan is in none"):
         policy.predict(batch, state)
+    with pytest.raises(UserError, match="an observation or the state is not finite"), np.errstate(over="ignore"):
+        policy.predict(np.full(BOX.shape, 1e300))  # not as float32
+
+
+PIXELS = gym.spaces.Box(0, 255, (9, 9, 3), np.uint8)
+SEEN = gym.spaces.Dict(picture=PIXELS, speed=gym.spaces.Box(-1, 1, (2,)))
+BESIDE = {"picture": np.zeros(PIXELS.shape, np.uint8), "speed": [0, 0]}
+STRANGE = [  # a space, an observation of it, one with a number that is none of its, and this number
+    (BOX, [1, 0, 7], [np.inf, 0, 0], "inf"),
+    (SEEN, BESIDE, BESIDE | {"speed": [np.nan, 0]}, "nan at speed"),
+    (PIXELS, np.full(PIXELS.shape, 255.0), np.full(PIXELS.shape, 0.5, np.float32), "0.5"),
+    (PIXELS, np.full(PIXELS.shape, 255), np.full(PIXELS.shape, 256), "256"),
+    (PIXELS, np.ones(PIXELS.shape, bool), np.full(PIXELS.shape, np.nan), "nan"),
+    (DISCRETE, 4, 5, "5"),
+    (DISCRETE, 3.0, -1, "-1"),
+    (gym.spaces.Discrete(3, start=-2), np.int8(-2), 1, "1"),
+    (gym.spaces.MultiDiscrete([3, 4]), [2, 3], [5, 0], "5"),
+    (gym.spaces.MultiDiscrete([3, 4], np.uint8, start=[1, 2]), [3, 5], [3, 1], "1"),
+    (gym.spaces.MultiBinary(2), [True, False], [0, 2], "2"),
+    (gym.spaces.Tuple([DISCRETE, BOX]), (1, [0.1, 0.2, 0.3]), (1.5, [0.1, 0.2, 0.3]), "1.5 at 0"),
+]
+
+
+@pytest.mark.parametrize(("space", "right", "wrong", "number"), STRANGE)
+def test_numbers_that_are_none_of_the_space_are_refused(space, right, wrong, number):
+    """One at a time and in a batch; of the right ones it is no matter in which type they come."""
+    picture = {"network": "cnn", "network_options": {"convs": "2@4/2", "num_hidden": 3}}
+    normalized = {"network_options": {"num_hidden": 3}, "normalize_observations": True}
+    policy = ActorCritic(space, DISCRETE, **(picture if space in (PIXELS, SEEN) else normalized))
+    assert policy.predict(right)[0] in range(5)
+    for obs in (wrong, stack([right, wrong])):
+        with pytest.raises(UserError, match=rf"\]; {number}(\.0)? is in none$"):
+            policy.predict(obs)
 
 
 def test_what_is_printed_of_a_policy():

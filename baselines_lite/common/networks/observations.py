@@ -136,17 +136,23 @@ class Encoder:
         return len(at(obs, path))
 
     def batched(self, obs: Any) -> tuple[Any, bool]:
-        """A batch of raw observations, and whether `obs` was a single one. Raises UserError for what is neither."""
-        kinds = set()
+        """A batch of raw observations, and whether `obs` was a single one.
+
+        Raises UserError for what is neither, and for numbers that are none of the space's: see `foreign`.
+        """
+        kinds, told = set(), f"an observation must be one of {brief(self._space)}, or a batch of them, [N, ...]"
         for path, leaf in leaves(self._space):
             try:
                 part = np.asarray(at(obs, path))
                 shape = part.shape if part.dtype.kind in "biuf" else None
             except (KeyError, IndexError, TypeError, ValueError):
                 shape = None  # it lacks this part, or the part is no array
-            kinds.add("one" if shape == leaf.shape else "batch" if shape and shape[1:] == leaf.shape else "neither")
+            kind = "one" if shape == leaf.shape else "batch" if shape and shape[1:] == leaf.shape else "neither"
+            kinds.add(kind)
+            if kind != "neither" and len(found := part[foreign(leaf, part)]):
+                raise UserError(f"{told}; {found[0]}{' at ' * bool(path)}{'/'.join(map(str, path))} is in none")
         if len(kinds) > 1 or kinds == {"neither"}:
-            raise UserError(f"an observation must be one of {brief(self._space)}, or a batch of them, [N, ...]")
+            raise UserError(told)
         return (batch_of_one(self._space, obs), True) if kinds == {"one"} else (obs, False)
 
     def vector(self, obs: Any) -> np.ndarray | None:
@@ -180,6 +186,26 @@ class Encoder:
         if self.picture_shape is None:
             return features
         return features[:, self._pixels :].view(np.float32) if self.vector_size else None
+
+
+def foreign(space: gym.Space, numbers: np.ndarray) -> np.ndarray:
+    """Which of the numbers [..., *shape] a simple space has not: those that are not finite, that its type cannot hold,
+    or that are no index. A Box's bounds do not count: many environments do not keep to them.
+    """
+    if space.dtype.kind == "f":
+        return ~np.isfinite(numbers)
+    with np.errstate(invalid="ignore"):  # of what is not finite
+        unlike = numbers.astype(space.dtype, copy=False) != numbers
+    match space:
+        case gym.spaces.Discrete():
+            start, count = space.start, space.n
+        case gym.spaces.MultiDiscrete():
+            start, count = space.start, space.nvec
+        case gym.spaces.MultiBinary():
+            start, count = 0, 2
+        case _:
+            return unlike
+    return unlike | (numbers < start) | (numbers - start >= count)
 
 
 def batch_of_one(space: gym.Space, obs: Any) -> Any:

@@ -153,7 +153,8 @@ class Policy(tf.Module, Stateful):
         """(what to give the environment, state) for one raw observation, or a batch of them [N, ...].
 
         Of one observation it is one action. `state` and `firsts` as in `step`; one bool for one observation. Raises
-        UserError for what is not of the observation space or not finite, and for a state of another batch.
+        UserError for what is not of the observation space (whose type counts, a Box's bounds do not) or not finite, and
+        for a state of another batch.
         """
         batch, alone = self.encoder.batched(obs)
         firsts = None if firsts is None else np.atleast_1d(firsts)
@@ -162,7 +163,8 @@ class Policy(tf.Module, Stateful):
             if self.recurrent and rows is not None and np.shape(rows)[:1] != (count,):
                 raise UserError(f"{name} must be of {counted(count, 'observation')}, not of the shape {np.shape(rows)}")
         features, acted = self._act_on(batch, state, firsts, deterministic)
-        if not (np.isfinite(features).all() and (acted.state is None or np.isfinite(acted.state).all())):
+        numbers = (self.encoder.numbers(features), acted.state)
+        if not all(array is None or np.isfinite(array).all() for array in numbers):
             raise UserError("an observation or the state is not finite, and so would be what the policy makes of it")
         actions = self.to_env(acted.actions)
         return actions[0] if alone else actions, acted.state if self.recurrent else state
