@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from baselines_lite import UserError, a2c, load, registry
+from baselines_lite.common.networks.builders import NETWORKS
 from baselines_lite.common.networks.flat import get_flat
 from baselines_lite.common.networks.layers import Activation, Dense, Sequential
 from baselines_lite.common.networks.parameters import Parameter, Parameters, trainable
@@ -158,6 +159,70 @@ def plain(size, *, rng, dtype, name):
 
 def asking(size, *, rng, dtype, name):
     return Plain(size, rng, dtype, asks=True)
+
+
+class Hidden:
+    """No tf.Module."""
+
+    def __init__(self, size, rng, dtype):
+        self.out_size, self.w = 4, Parameter(rng.normal(size=(size, 4)), dtype, "hidden")
+
+    def __call__(self, x):
+        return tf.matmul(x, self.w.value())
+
+
+class Keras(tf.Module):
+    """Has a layer that makes its variables at its first call."""
+
+    out_size = 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer = tf.keras.layers.Dense(4)
+
+    def __call__(self, x):
+        return self.layer(x)
+
+
+class Remembers(tf.Module):
+    """A network with memory, whose weights are hidden, or its own, which it makes at its first call."""
+
+    out_size = state_size = 4
+
+    def __init__(self, hidden=None):
+        super().__init__()
+        self.hidden, self.w, self.calls = hidden, None, tf.Variable(0, trainable=False)
+
+    def __call__(self, x, state, firsts):
+        self.calls.assign_add(1)
+        if self.hidden is None and self.w is None:
+            self.w = tf.Variable(tf.ones([3, 4]))
+        y = state[:, None] + tf.matmul(x, self.w if self.hidden is None else self.hidden.w.value())
+        return y, y[:, -1]
+
+
+LOST = {"hidden": lambda size, *, rng, dtype, name: Sequential([Hidden(size, rng, dtype), Activation("tanh")], 4),
+        "all hidden": lambda size, *, rng, dtype, name: Hidden(size, rng, dtype),
+        "keras": lambda size, *, rng, dtype, name: Keras(),
+        "memory": lambda size, *, rng, dtype, name: Remembers(Hidden(size, rng, dtype))}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_variables_that_would_not_be_trained_are_refused(name, monkeypatch):
+    """Where they are not found they were neither trained nor written to a file, and nobody was told."""
+    monkeypatch.setitem(NETWORKS, name, LOST[name])
+    count = 2 if name == "keras" else 1
+    with pytest.raises(UserError, match=f"the network {name} computes with {count} variables? that would not be tr"):
+        ActorCritic(BOX, CHOICE, network=name)
+
+
+def test_a_network_may_make_its_variables_at_its_first_call(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "late", lambda size, *, rng, dtype, name: Remembers())
+    policy = ActorCritic(BOX, CHOICE, network="late", value_network="shared")
+    assert policy.pi_net.calls.numpy() == 0  # that it ran once to see what it has is not seen
+    np.testing.assert_array_equal(policy.pi_net.w, np.ones((3, 4)))
+    assert any(v is policy.pi_net.w for v in policy.pi_variables)
+    np.testing.assert_allclose(policy.predict([1, 2, 4])[1], np.full((1, 4), 7.0))
 
 
 SHORT = dict(num_env=2, nsteps=8, print_interval=1e9, seed=3, threads=1)

@@ -4,14 +4,16 @@ A builder is a function `(size, *, rng, dtype, name, **options) -> Sequential | 
 own keywords become command-line flags. `size` is the length of the feature vectors; for pictures, (height, width,
 channels); for a picture and a vector beside it, (height, width, channels, length). A network of one's own may also
 return any tf.Module that maps features [B, ...] to [B, k] and has `out_size`; without `numpy()` it acts through a
-compiled function. What it trains are Parameters, or tf.Variables, which cost each update a little more. A builder that
-takes `compute` (a dtype) offers other arithmetic than that of its weights.
+compiled function. What it trains are Parameters, or tf.Variables, which cost each update a little more; they must be
+where `weights` finds them, in tf.Modules, lists, tuples and dicts. A builder that takes `compute` (a dtype) offers
+other arithmetic than that of its weights.
 """
 
 from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,8 +31,9 @@ from baselines_lite.common.networks.options import (
     LstmOptions,
     Sizes,
 )
+from baselines_lite.common.networks.parameters import Snapshot, trainable, weights
 from baselines_lite.common.networks.recurrent import Recurrent
-from baselines_lite.common.system.errors import UserError, unknown
+from baselines_lite.common.system.errors import UserError, counted, unknown
 from baselines_lite.common.system.tf_setup import imported
 
 Builder = Callable[..., Any]
@@ -204,4 +207,35 @@ def build(network: str, size: int | tuple[int, ...], *, rng: np.random.Generator
     if not hasattr(net, "out_size"):
         raise UserError(f"the network {network} must give a module with out_size, the number of its outputs, not "
                         f"{net!r}")
+    if getattr(builder, "__module__", None) != __name__:  # ours need no check
+        check_found(network, net, size, dtype)
     return net
+
+
+def check_found(network: str, net: Any, size: int | tuple[int, ...], dtype: tf.DType) -> None:
+    """Raises UserError where a network computes with variables that are to be trained, but not found by `weights`.
+
+    It runs once, after which layers that make their variables at their first call have them. Not by a @tf.function of
+    its own: what that traces reads variables that `Parameters` is yet to replace.
+    """
+    shape = (size,) if isinstance(size, int) else size if len(size) == 3 else (math.prod(size[:3]) + 4 * size[3],)
+    inputs = [tf.zeros((2, *shape), dtype if isinstance(size, int) else tf.uint8)]
+    if hasattr(net, "state_size"):  # sequences of one step
+        inputs = [inputs[0][:, None], tf.zeros((2, net.state_size), dtype), tf.zeros((2, 1), tf.bool)]
+    counters = Snapshot([v for v in weights(net).values() if not v.trainable])
+    counters.take()
+    eagerly = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        with tf.GradientTape() as tape:
+            net(*inputs)
+    finally:
+        tf.config.run_functions_eagerly(eagerly)
+        counters.restore()
+    found = set(map(id, trainable(net)))
+    lost = [v.name for v in tape.watched_variables() if id(v) not in found]
+    if lost:
+        raise UserError(f"the network {network} computes with {counted(len(lost), 'variable')} that would not be "
+                        f"trained ({lost[0]}): hold them as tf.Variables, or in this package's layers, in attributes "
+                        "of a tf.Module or in lists, tuples and dicts there; Keras layers and other objects are no "
+                        "such place")

@@ -225,7 +225,8 @@ def hold(graph: Any, places: Sequence[Place], values: Sequence[list[tf.Tensor]])
 def weights(module: Any) -> dict[str, Parameter | tf.Variable]:
     """What a module computes with, by the path of attributes that leads to each: `layers/0/w`.
 
-    Also variables that are not trained. Attributes come in alphabetical order, elements of lists and tuples by number,
+    Also variables that are not trained. What other objects than modules, lists, tuples and dicts hold is not found, of
+    which `builders.check_found` tells. Attributes come in alphabetical order, elements of lists and tuples by number,
     those of dicts by key, depth first. What several paths lead to has the first of them.
     """
     found: dict[str, Parameter | tf.Variable] = {}
