@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from types import FrameType
@@ -59,11 +60,11 @@ def prepare_streams() -> None:
 
 def reader_is_there() -> bool:
     """Whether somebody reads what is printed, who may have seen enough: `--help | head`."""
-    try:
-        sys.stdout.flush()  # what could not be written is tried again
-    except BrokenPipeError:
-        return False
-    return True
+    with contextlib.suppress(AttributeError, OSError):  # where nothing can tell
+        poll = select.poll()
+        poll.register(1, 0)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
+    return False
 
 
 def end_at_once(number: int = signal.SIGINT, frame: FrameType | None = None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from baselines_lite.common.policies.actor_q import ActorQ
 from baselines_lite.common.sampling.memory import require
 from baselines_lite.common.sampling.rollout import Rollout
+from baselines_lite.common.system.state import Stateful
 
 
 class Ends(NamedTuple):
@@ -80,7 +81,7 @@ def restack(frames: np.ndarray, ages: np.ndarray) -> np.ndarray:
     return obs
 
 
-class Replay:
+class Replay(Stateful):
     """The latest `buffer_size` steps of each of `num_env` environments, in rings of whole segments.
 
     `stack`: observations are stacks of so many frames, each of which is stored once. Raises UserError where the host

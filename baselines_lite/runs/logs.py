@@ -71,7 +71,12 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 
 def folders_with_logs(folder: Path) -> Iterator[Path]:
     """The folder itself where it is a run's, else those below it, in the order of their names."""
-    for root, folders, files in os.walk(folder):
+    seen: set[str] = set()  # links may lead in circles
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         if any(name.endswith("monitor.csv") or name == "progress.csv" for name in files):
             folders.clear()
             yield Path(root)
@@ -150,7 +155,9 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return config if isinstance(config, dict) and isinstance(config.get("run", {}), dict) else {}
+    ours = isinstance(config, dict) and isinstance(config.get("algorithm", ""), str) and all(
+        isinstance(config.get(part, {}), dict) for part in ("run", "config", "network_options"))
+    return config if ours else {}
 
 
 def names_of(folder: Path, env: str) -> tuple[str, int | None]:

@@ -66,6 +66,9 @@ def draw(arguments: Sequence[str]) -> None:
         return
     if not paths:
         raise UserError("which runs? Give their folders, or one that holds them: baselines-lite plot RUNS...")
+    if options.out.endswith(("/", os.sep)) or Path(options.out).is_dir():
+        raise UserError(f"out={options.out} is a folder; name a picture in it, such as "
+                        f"{Path(options.out) / 'curves.png'}")
     out = options.out if Path(options.out).suffix else f"{options.out}.png"
     if (ending := Path(out).suffix[1:].lower()) not in (known := FigureCanvasBase.get_supported_filetypes()):
         raise unknown("format of a picture", ending, known)

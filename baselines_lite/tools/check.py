@@ -49,7 +49,6 @@ def main(arguments: Sequence[str]) -> int:
 def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
     """Sentences about an environment, each with whether it tells of a rule that is broken."""
     from baselines_lite.common.envs.env_rules import broken_rule, fault_of_class, fault_of_reset, fault_of_step
-    from baselines_lite.common.envs.env_state import unknown_part
     from baselines_lite.common.envs.make import find_spec, make_raw, with_kwargs
     from baselines_lite.common.networks.distributions import make_pd
     from baselines_lite.common.networks.observations import Encoder, brief
@@ -81,14 +80,27 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
             told.add(key)
             yield True, fault
 
-    firsts = []
-    for _ in range(2):
-        result = env.reset(seed=options.seed)
+    def reset(**seed: int) -> str | None:
+        """Begins an episode, whose first observation `obs` is then; what is wrong with that."""
+        nonlocal obs
+        try:
+            result = env.reset(**seed)
+        except Exception as error:
+            told_of = broken_rule([env], error)
+            given = "".join(f"{name}={value}" for name, value in seed.items())
+            return str(told_of) if told_of else f"reset({given}) raised {type(error).__name__}: {error}"
         if fault := fault_of_reset(result, observations):
-            yield True, f"reset() gave {fault}"
+            return f"reset() gave {fault}"
+        obs = result[0]
+        return None
+
+    obs, firsts = None, []
+    for _ in range(2):
+        if fault := reset(seed=options.seed):
+            yield True, fault
             return
-        yield from once(not_finite("reset() gave", "an observation", result[0]))
-        firsts.append(copy.deepcopy(result[0]))
+        yield from once(not_finite("reset() gave", "an observation", obs))
+        firsts.append(copy.deepcopy(obs))
     if not equal(*firsts):
         yield True, f"reset(seed={options.seed}) gave two observations that differ: draw from self.np_random"
     lengths, returns, length, total, seconds, outside = [], [], 0, 0.0, 0.0, 0
@@ -114,7 +126,9 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
             lengths.append(length)
             returns.append(total)
             length, total = 0, 0.0
-            obs, _ = env.reset()
+            if fault := reset():
+                yield True, fault
+                return
     if outside:
         yield True, (f"{outside:,} of {counted(options.steps, 'observation')} lie outside of the space's bounds or "
                      "type: runs here do not depend on that, other libraries may")
@@ -122,13 +136,24 @@ def look(env_id: str, options: CheckOptions) -> Iterator[tuple[bool, str]]:
         f"{counted(len(lengths), 'episode')} of {min(lengths)} to {max(lengths)} steps, returns {min(returns):.5g} to "
         f"{max(returns):.5g}, with random actions" if lengths else
         f"no episode has ended within {counted(options.steps, 'step')}: is there a limit of time?"))
-    part = unknown_part(env)
-    yield False, ("its state can be kept in checkpoints" if part is None else
-                  f"the state of {part} cannot be kept in checkpoints: environments begin anew at fixed updates, "
-                  "unless it offers get_state and set_state")
+    yield what_checkpoints_keep(env)
     if not repeats(env, options.seed):
         yield False, "the same seed and actions gave other observations: runs in it do not repeat themselves"
     env.close()
+
+
+def what_checkpoints_keep(env: Any) -> tuple[bool, str]:
+    """Whether its state can be kept in checkpoints; it is a fault where it says so, and that is not so."""
+    from baselines_lite.common.envs.env_state import env_state, restore_env, unknown_part
+
+    if (part := unknown_part(env)) is not None:
+        return False, (f"the state of {part} cannot be kept in checkpoints: environments begin anew at fixed updates, "
+                       "unless it offers get_state and set_state")
+    try:
+        restore_env(env, env_state(env))
+    except (UserError, ValueError) as error:
+        return True, f"its state cannot be kept in checkpoints: {error}"
+    return False, "its state can be kept in checkpoints"
 
 
 def repeats(env: Any, seed: int, steps: int = 50) -> bool:

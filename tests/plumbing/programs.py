@@ -114,6 +114,10 @@ def collectives():
     x = np.arange(3.0) + comm.rank
     np.testing.assert_array_equal(comm.mean(x.copy()), np.arange(3) + (comm.size - 1) / 2)
     np.testing.assert_array_equal(comm.sum(x.copy()), comm.size * (np.arange(3) + (comm.size - 1) / 2))
+    whole = np.arange(6)[::2] + comm.rank  # not in one piece, nor floats
+    assert comm.mean(whole).dtype == np.float64 and comm.sum(whole).dtype == np.int64
+    np.testing.assert_array_equal(comm.mean(whole), np.arange(6)[::2] + (comm.size - 1) / 2)
+    np.testing.assert_array_equal(comm.sum(np.array([True, comm.rank == 0])), [comm.size, 1])
     assert comm.gather(comm.rank) == list(range(comm.size))
     assert comm.broadcast(comm.rank) == 0
     assert comm.local_size == comm.size and comm.hosts == 1

@@ -126,3 +126,21 @@ def test_names_of_copies(lab, uncompiled):
                         ("my_lab.missing", "cannot import"), ("common", "it has no learn"), ("pp02", "mean ppo2")):
         with pytest.raises(UserError, match=words):
             registry.find(name)
+
+
+def test_options_of_a_fork(lab, main, tmp_path, uncompiled):
+    """One without `option`, and one that Atari's options have too; noise by rank where the original has none."""
+    path = lab("deepq")
+    folder = tmp_path / "my_lab/my_deepq"
+    (folder / "config.py").open("a").write(
+        "\n\n@dataclasses.dataclass(frozen=True)\nclass Config(Config):\n    bonus: float = 0.1\n"
+        '    clip_rewards: bool = option(False, "mine")\n')
+    loop = (folder / "deepq.py").read_text()
+    (folder / "deepq.py").write_text(loop.replace('stream(run.seed, "replay", comm.rank)',
+                                                  'stream(run.seed, "replay", exp.noise_rank)'))
+    assert "--bonus" in main(f"--alg={path}", "--help").stdout and main("stubs", path).returncode == 0
+    done = main(f"--alg={path}", "--env=CartPole-v1", "--clip_rewards=true", "--bonus=0.5", "--num_timesteps=32",
+                "--nsteps=8", "--learning_starts=8", "--buffer_size=200", "--log_path=log")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "log/config.json").read_text())["config"]
+    assert config["bonus"] == 0.5 and config["clip_rewards"] is True

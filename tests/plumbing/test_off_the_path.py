@@ -17,12 +17,18 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import baselines_lite
 from baselines_lite import UserError, a2c
+from baselines_lite.common.experiment.experiment import Experiment
 from baselines_lite.common.experiment.logger import provenance
 from baselines_lite.common.experiment.resume import check_same
 from baselines_lite.common.experiment.view import make_view
+from baselines_lite.common.networks.builders import build
+from baselines_lite.common.networks.parameters import trainable
+from baselines_lite.common.optim.mpi_adam import MpiAdam
+from baselines_lite.common.sampling.replay_buffer import ReplayBuffer
 from baselines_lite.common.system.mpi import Comm, MpiComm, exit_status
 from baselines_lite.common.system.watchdog import Watchdog
 from baselines_lite.run import console, prepare_streams
@@ -204,6 +210,38 @@ def test_keywords_of_an_environment_in_a_config_file(main, tmp_path):
                                                  "env_kwargs": {"goal_velocity": 0.01}}))
     done = main("--config=c.json", "--dry_run")
     assert done.returncode == 0 and '"goal_velocity": 0.01' in done.stdout
+
+
+def test_a_second_network_and_a_second_buffer_that_nobody_keeps_are_named(tmp_path, monkeypatch, capfd):
+    """With an optimizer that is kept; the policy's own networks are."""
+    log = Experiment.log
+
+    def of_a_loop(exp, *figures):
+        net = build("mlp", 2, rng=np.random.default_rng(0), dtype=tf.float32, compute=tf.float32, name="n", options={})
+        optimizer, more = MpiAdam(trainable(net), exp.comm), ReplayBuffer(9, 1, np.zeros(2, np.float32), np.zeros(()))
+        policy_net = exp.policy.pi_net
+        if exp.nupdates == 0:
+            exp.keep(optimizer=optimizer)
+        log(exp, *figures)
+        assert policy_net and more is not None
+
+    monkeypatch.setattr(Experiment, "log", of_a_loop)
+    learn(Odd, 1, log_path=tmp_path)
+    assert "what nobody keeps: ReplayBuffer, MpiAdam.variables, net. Name it" in capfd.readouterr().out
+
+
+def test_a_loss_that_is_not_known_yet(tmp_path, monkeypatch):
+    log = Experiment.log
+    monkeypatch.setattr(Experiment, "log", lambda exp, rollout, stats: log(exp, rollout, {**stats, "aux_loss": None}))
+    learn(Odd, 1, log_path=tmp_path)
+    assert read(tmp_path / "progress.csv")[0]["aux_loss"] == ""
+
+
+def test_statistics_that_a_loss_does_not_give_are_no_others(monkeypatch):
+    """The norm of the gradient, which follows upon them, say."""
+    monkeypatch.setattr("baselines_lite.a2c.a2c.STATS", ("policy_loss", "value_loss", "entropy", "aux"))
+    with pytest.raises(ValueError, match="zip"):
+        learn(Odd, 1)
 
 
 def test_nobody_need_hear_what_is_said(monkeypatch, tmp_path):

@@ -118,6 +118,21 @@ def test_a_run_counts_once_however_it_is_named(tmp_path):
     assert find_runs(files[1:])[0].averaged
 
 
+def test_links_to_folders_are_followed_and_lead_in_no_circle(tmp_path):
+    write_run(tmp_path / "scratch/a")
+    write_run(tmp_path / "runs/b")
+    for link, place in (("a", "scratch/a"), ("back", "runs")):
+        (tmp_path / "runs" / link).symlink_to(tmp_path / place, target_is_directory=True)
+    assert [run.folder.name for run in find_runs([tmp_path / "runs"])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("config", [{"config": "foo"}, {"algorithm": None}, {"network_options": [1]}, {"run": 3}, 5])
+def test_another_programs_config_is_none_of_ours(config, tmp_path):
+    write_monitor(tmp_path / "monitor.csv", [(1.0, 10, 1.0)])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_run(tmp_path).config == {}
+
+
 def test_what_is_no_log_is_said_to_be_none(tmp_path):
     folder = write_run(tmp_path / "run")
     (tmp_path / "a.monitor.csv").write_bytes(bytes(range(256)) * 3)
@@ -243,6 +258,13 @@ def test_bad_input_is_told_in_a_sentence(main, tmp_path, flags, words):
     done = main("plot", *flags)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {words}"), done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "curves.png").exists()
+
+
+def test_a_folder_is_no_picture(main, tmp_path):
+    write_run(tmp_path / "run")
+    for out in ("pictures/", "run"):
+        done = main("plot", "run", f"--out={out}")
+        assert done.returncode == 2 and f"out={out} is a folder; name a picture in it" in done.stderr
 
 
 def test_plotting_by_itself_loads_little(tmp_path):

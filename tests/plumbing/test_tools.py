@@ -1,6 +1,7 @@
 """`list`, `check` and `doctor`: commands that look and say what they find."""
 
 import importlib.metadata
+import json
 import sys
 
 import gymnasium as gym
@@ -43,9 +44,10 @@ class Env(gym.Env):
 
     observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
 
-    def __init__(self, unseeded=False, nan=False, blind=False, old=False, raises=False, wide=False, steps=5):
+    def __init__(self, unseeded=False, nan=False, blind=False, old=False, raises=False, wide=False, steps=5, later=None,
+                 state=None):
         self.unseeded, self.nan, self.old, self.raises, self.wide, self.steps = unseeded, nan, old, raises, wide, steps
-        self.blind = blind
+        self.blind, self.later, self.state = blind, later, state
 
     def see(self):
         rng = np.random if self.unseeded else self.np_random
@@ -55,6 +57,10 @@ class Env(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.left = self.steps
+        if self.later == "bare" and seed is None:
+            return self.see()
+        if self.later == "seed" and seed is None:
+            raise ValueError("needs a seed")
         return self.see(), {}
 
     def step(self, action):
@@ -74,7 +80,18 @@ class Foreign:
     """What the old Gym's environments are to Gymnasium."""
 
 
-for kind in (Env, Old, Foreign):
+class Tells(Env):
+    """Offers a state, of which no file could hold some."""
+
+    def get_state(self):
+        return {int(key) if key.isdigit() else key: value for key, value in self.state.items()}
+
+    def set_state(self, state):
+        if "left" not in state:
+            raise ValueError("nothing is left")
+
+
+for kind in (Env, Old, Foreign, Tells):
     gym.register(f"{kind.__name__}-v0", kind)
 
 
@@ -92,6 +109,17 @@ def test_an_environment_is_looked_at(kwargs, status, sentences, main):
     assert (done.returncode, done.stderr) == (status, "")
     for sentence in sentences:
         assert sentence in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(("name", "kwargs", "words"), [
+    ("Env", {"later": "bare"}, "broken: reset() gave float32 of shape (2,), where a tuple"),
+    ("Env", {"later": "seed"}, "broken: reset() raised ValueError: needs a seed"),
+    ("Tells", {"state": {"0": 1}}, "broken: its state cannot be kept in checkpoints: Tells.get_state() must give"),
+    ("Tells", {"state": {}}, "broken: its state cannot be kept in checkpoints: nothing is left"),
+    ("Tells", {"state": {"left": 1}}, "its state can be kept in checkpoints\nno rule of Gymnasium is broken")])
+def test_later_resets_and_the_state_are_tried(name, kwargs, words, main):
+    done = main("check", f"{name}-v0", "--steps=20", f"--env_kwargs={json.dumps(kwargs)}")
+    assert words in done.stdout and (done.returncode, done.stderr) == (words.startswith("broken"), ""), done.stdout
 
 
 @pytest.mark.parametrize(("name", "words"), [

@@ -153,8 +153,10 @@ def kept(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
         return np.array(value)
-    if type(value) in (list, tuple, deque):
+    if type(value) in (list, tuple):
         return [type(value).__name__, *map(kept, value)]
+    if type(value) is deque:
+        return ["deque", value.maxlen, *map(kept, value)]
     if isinstance(value, np.random.Generator) and type(value.bit_generator) is np.random.PCG64:
         return ["generator", value.bit_generator.state]
     if isinstance(value, gym.Space):  # from which an environment may draw
@@ -181,7 +183,10 @@ def told(data: Any) -> Any:
         generator = np.random.Generator(np.random.PCG64(0))
         generator.bit_generator.state, = parts
         return generator
-    return {"list": list, "tuple": tuple, "deque": deque}[kind](map(told, parts))
+    if kind == "deque":
+        maxlen, *parts = parts
+        return deque(map(told, parts), maxlen)
+    return {"list": list, "tuple": tuple}[kind](map(told, parts))
 
 
 def restored(old: Any, data: Any) -> Any:
@@ -200,7 +205,7 @@ def restored(old: Any, data: Any) -> Any:
         new = told(data)
         if not alike(old, new):
             raise ValueError(f"{new!r} cannot follow upon {old!r}"[:200])
-        return deque(new, old.maxlen) if isinstance(old, deque) else new
+        return new
     return old
 
 

@@ -141,6 +141,7 @@ class ReplayConfig(Config):
     """
 
     uses_budget: ClassVar[bool] = False  # whether anything but schedules depends on how much of the budget remains
+    streams: ClassVar[str] = "rank"  # each has its own noise
 
     num_env: int = option(1, "environments per rank", low=1)
     nsteps: int = option(100, "steps of every environment between two rows of the log", low=1)
@@ -314,7 +315,7 @@ def resolve(config_type: type, presets: Mapping[str, Mapping[str, Mapping[str, A
     run_names, config_names, atari_names = ({f.name for f in dataclasses.fields(t)}
                                             for t in (RunOptions, config_type, AtariOptions))
     run = override(RunOptions(), {k: v for k, v in values.items() if k in run_names})  # says which preset
-    atari_values = {k: v for k, v in values.items() if k in atari_names}
+    atari_values = {k: v for k, v in values.items() if k in atari_names - config_names}
     atari = override(AtariOptions(), atari_values)
     if atari_values and family != "atari":
         raise UserError(f"the option {next(iter(atari_values))} is for Atari games, which this environment is not")

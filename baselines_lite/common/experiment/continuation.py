@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from baselines_lite.common.envs.continued import Continued
 from baselines_lite.common.experiment.checkpoints import Checkpoint, Checkpoints
 from baselines_lite.common.experiment.config import RunOptions
 from baselines_lite.common.networks.flat import get_flat
-from baselines_lite.common.networks.parameters import Snapshot
+from baselines_lite.common.networks.parameters import Snapshot, trainable
 from baselines_lite.common.policies.model_file import is_sound
 from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm
-from baselines_lite.common.system.state import births, left_out, not_finite, state_of
+from baselines_lite.common.system.state import Stateful, births, left_out, not_finite, state_of
 from baselines_lite.common.system.watchdog import paused
 
 BEST = "best.safetensors"  # the policy with the highest mean return, of an evaluation or at a checkpoint
@@ -72,6 +73,8 @@ class Continuation:
 
         `loop` are the local variables of the training loop.
         """
+        loop = {name: trainable(value) if isinstance(value, tf.Module) and not isinstance(value, Stateful) else value
+                for name, value in loop.items()}
         return left_out(self.kept, self._begun, loop)
 
     def check(self, nupdates: int, loss: str | None, everything: bool) -> None:

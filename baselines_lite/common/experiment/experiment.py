@@ -327,7 +327,7 @@ class Experiment(Report):
                 self._listen()
             self.say_forgotten(inspect.currentframe().f_back.f_locals)
         self.shares.add(env=rollout.time_env, act=rollout.time_act, **(times or {}))
-        odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x)), None)
+        odd = next((n for n, x in stats.items() if "loss" in n and not callable(x) and not math.isfinite(x or 0)), None)
         if self.evaluations is not None and self.evaluations.due(self.nupdates):
             self._evaluate(odd)
         everyone = self.comm.gather((self._signals.number, self.continuation.rested, rollout.episodes, odd))

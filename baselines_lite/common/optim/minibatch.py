@@ -75,7 +75,7 @@ class Minibatches(Stateful):
         dtype = self.policy.dtype
         constants = tf.constant(constants, dtype) if constants else self._no_constants
         if indices is None:
-            means = self._whole_batch(lr, data, constants)[0].numpy()[: len(self.stats)]
+            means = self._whole_batch(lr, data, constants)[0].numpy()[:-1]  # without the norm
         else:
             each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
             total, count, close = self._update(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each,

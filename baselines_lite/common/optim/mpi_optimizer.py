@@ -22,6 +22,8 @@ Gradient = list[tf.Tensor]  # one tensor for each variable of an optimizer, of i
 class MpiOptimizer(Stateful):
     """What MpiAdam and MpiRmsProp share. Rank 0 first gives its parameters to all ranks."""
 
+    BELONG = ("variables",)
+
     def __init__(self, variables: Sequence[tf.Variable], comm: Comm, max_grad_norm: float | None) -> None:
         self.variables, self.comm, self.max_grad_norm = list(variables), comm, max_grad_norm
         self.dtype = self.variables[0].dtype

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from baselines_lite.common.sampling.memory import require
+from baselines_lite.common.system.state import Stateful
 
 
 class Transitions(NamedTuple):
@@ -31,7 +32,7 @@ class Index(NamedTuple):
     envs: np.ndarray
 
 
-class ReplayBuffer:
+class ReplayBuffer(Stateful):
     """The latest `size` transitions of `num_env` environments side by side, in a ring of time steps.
 
     Slot t holds the newest frame of s_t, how many frames before it belong to its episode, and, once it is known, what

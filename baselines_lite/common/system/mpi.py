@@ -73,12 +73,12 @@ class Comm:
     waiting: str | None = None  # the collective that this rank is in
 
     def mean(self, array: np.ndarray) -> np.ndarray:
-        """The element-wise mean over ranks. Same shape and dtype."""
-        return array
+        """The element-wise mean over ranks: of the same shape and dtype; of numbers that are no floats, float64."""
+        return floats(array)
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """The element-wise sum over ranks. Same shape and dtype."""
-        return array
+        """The element-wise sum over ranks: of the same shape and dtype; of truth values, int64."""
+        return numbers(array)
 
     def gather(self, value: T) -> list[T]:
         """Every rank's `value` (any picklable object), in rank order, on every rank."""
@@ -158,11 +158,12 @@ class MpiComm(Comm):
             self.abort_with(error)
 
     def mean(self, array: np.ndarray) -> np.ndarray:
-        total = self.sum(array)
+        total = self.sum(floats(array))
         total /= self.size
         return total
 
     def sum(self, array: np.ndarray) -> np.ndarray:
+        array = numbers(array)
         total = np.empty_like(array)
         self._collective("Allreduce", array, total, self._mpi.SUM)
         return total
@@ -204,6 +205,18 @@ class MpiComm(Comm):
             wait_for_reader(stream)
         self._world.Abort(status)
         os._exit(status)  # MPICH's Abort comes back, and the launcher takes a moment to end this process
+
+
+def numbers(array: np.ndarray) -> np.ndarray:
+    """An array as MPI can add it: in one piece, truth values as int64."""
+    array = np.asarray(array, order="C")
+    return array.astype(np.int64) if array.dtype == bool else array
+
+
+def floats(array: np.ndarray) -> np.ndarray:
+    """An array as its mean is: numbers that are no floats as float64."""
+    array = np.asarray(array)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def exit_status(error: BaseException | None) -> int:

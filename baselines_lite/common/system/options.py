@@ -51,7 +51,7 @@ def rules_of(config: Any, name: str) -> Mapping[str, Any]:
     """What `option` said of a field of a config or its class, or of the base whose default the field only changes."""
     kind = config if isinstance(config, type) else type(config)
     fields = (getattr(each, "__dataclass_fields__", {}).get(name) for each in kind.__mro__)
-    return next((field.metadata for field in fields if field is not None and field.metadata), {})
+    return next((field.metadata for field in fields if field is not None and field.metadata), option(None, "").metadata)
 
 
 class Text(str):

@@ -18,22 +18,23 @@ import tensorflow as tf
 PLAIN = bool | int | float | str | list | tuple | None
 
 _births = itertools.count()
-_alive: weakref.WeakSet[Stateful] = weakref.WeakSet()
+_alive: weakref.WeakValueDictionary[int, Stateful] = weakref.WeakValueDictionary()  # by birth
 
 
 class Stateful:
     """An object that consists of the attributes named in STATE: others follow from them, or from its configuration.
 
     Such an attribute is plain data, a tf.Variable, a NumPy generator, another Stateful, or a list of these. What
-    `state` gives may share memory with the object.
+    `state` gives may share memory with the object. BELONG: attributes with variables that somebody else keeps.
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
+    BELONG: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
         self = super().__new__(cls)
-        self.birth = next(_births)
-        _alive.add(self)
+        self.__dict__["birth"] = next(_births)  # also of what is frozen
+        _alive[self.birth] = self
         return self
 
     def state(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def state_of(value: Any) -> Any:
         return np.asarray(value)
     if isinstance(value, list | tuple | deque):
         return [state_of(part) for part in value]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):  # as JSON has them
         return {name: state_of(part) for name, part in value.items()}
     if value is None or isinstance(value, bool | int | float | str | np.ndarray):
         return value
@@ -86,6 +87,8 @@ def restored(old: Any, new: Any) -> Any:
             return new.copy()
         old.assign(new)
         return old
+    if isinstance(new, np.ndarray) and not new.ndim:
+        new = new[()]  # a number of NumPy's, as it was
     if isinstance(old, Mapping) and isinstance(new, Mapping) and set(old) == set(new):
         return {name: restored(part, new[name]) for name, part in old.items()}
     if isinstance(old, np.random.Generator):
@@ -95,24 +98,31 @@ def restored(old: Any, new: Any) -> Any:
         live = any(not isinstance(part, PLAIN) for part in old)
         if not isinstance(new, list) or (live and len(new) != len(old)):
             raise ValueError(f"{new!r} where a list of {len(old)} belongs"[:200])
-        if len(new) != len(old):
-            return new
-        parts = [restored(*pair) for pair in zip(old, new, strict=True)]
-        if all(part is before for part, before in zip(parts, old, strict=True)):
+        parts = new if len(new) != len(old) else [restored(*pair) for pair in zip(old, new, strict=True)]
+        if len(new) == len(old) and all(part is before for part, before in zip(parts, old, strict=True)):
             return old
+        if isinstance(old, deque):
+            return deque(parts, old.maxlen)
         return type(old)(*parts) if hasattr(old, "_fields") else type(old)(parts)
-    if type(old) in (bool, int, float, str) and type(new) is not type(old):
+    number = int | float | np.generic  # a bool is one too, as in Python
+    if isinstance(old, number | str) and not isinstance(new, str if isinstance(old, str) else number):
         raise ValueError(f"{new!r} where {old!r} was"[:200])
     return new
 
 
 def not_finite(state: Any, path: str = "") -> str | None:
-    """Where in a state there is a NaN or an infinity, as names and numbers joined by dots; None: nowhere."""
+    """Where in a state there is a NaN, or an infinity in an array, as names and numbers joined by dots; None: nowhere.
+
+    A number by itself may be infinite, as the best of none so far is.
+    """
     if isinstance(state, Mapping | list):
         parts = state.items() if isinstance(state, Mapping) else enumerate(state)
         return next(filter(None, (not_finite(part, f"{path}.{name}") for name, part in parts)), None)
-    real = isinstance(state, float) or (isinstance(state, np.ndarray) and np.issubdtype(state.dtype, np.inexact))
-    return path.lstrip(".") if real and not np.isfinite(state).all() else None
+    if isinstance(state, np.ndarray) and state.ndim:
+        wrong = np.issubdtype(state.dtype, np.inexact) and not np.isfinite(state).all()
+    else:
+        wrong = isinstance(state, float | np.ndarray) and state != state
+    return path.lstrip(".") if wrong else None
 
 
 def births() -> int:
@@ -124,15 +134,19 @@ def left_out(kept: Any, since: int, loop: Mapping[str, Any]) -> list[str]:
     """What has a state of which `kept` does not consist, by name.
 
     The types of Stateful objects made after `births` gave the number `since`, in their order: of those that consist of
-    each other the outermost. And the variables and generators among `loop`, the local variables of a training loop.
+    each other the outermost. The variables that BELONG to somebody else. And what has variables and generators among
+    `loop`, the local variables of a training loop.
     """
-    held = set(map(id, parts_of(kept)))
-    missing = [thing for thing in _alive if thing.birth > since and id(thing) not in held]
+    held, mine = set(map(id, parts_of(kept))), [thing for thing in _alive.values() if thing.birth > since]
+    missing = [thing for thing in mine if id(thing) not in held]
     inner = {id(part) for thing in missing for name in thing.STATE for part in parts_of(getattr(thing, name))}
     outermost = sorted((thing for thing in missing if id(thing) not in inner), key=lambda thing: thing.birth)
-    own = [name for name, value in loop.items() if isinstance(value, tf.Variable | np.random.Generator)
-           and id(value) not in held | inner]
-    return [*dict.fromkeys(type(thing).__name__ for thing in outermost), *own]
+    held |= inner
+    others = [f"{type(thing).__name__}.{name}" for thing in mine for name in thing.BELONG
+              if not held.issuperset(map(id, parts_of(getattr(thing, name))))]
+    own = [name for name, value in loop.items() if not isinstance(value, Stateful)
+           and any(id(part) not in held for part in parts_of(value) if not isinstance(part, Stateful))]
+    return list(dict.fromkeys([*(type(thing).__name__ for thing in outermost), *others, *own]))
 
 
 def parts_of(value: Any) -> Iterator[Stateful | tf.Variable | np.random.Generator]:
