@@ -13,7 +13,7 @@ import signal
 import sys
 from types import FrameType
 
-from baselines_lite.common.system.folders import remove_unused
+from baselines_lite.common.system.folders import here, remove_unused
 
 STATUS = 128 + signal.SIGINT
 
@@ -31,9 +31,8 @@ def console(*first: str) -> None:
             _stderr = os.dup(2)
         signal.signal(signal.SIGINT, end_at_once)
     prepare_streams()
-    with contextlib.suppress(FileNotFoundError):  # the current folder was deleted
-        if os.getcwd() not in map(os.path.abspath, sys.path):
-            sys.path.insert(0, os.getcwd())
+    if (folder := here()) and folder not in map(os.path.abspath, sys.path):
+        sys.path.insert(0, folder)
     from baselines_lite.command_line import main
 
     try:

@@ -172,6 +172,14 @@ def test_an_environment_that_goes_to_another_folder(tmp_path, monkeypatch, capfd
     assert (tmp_path / "start/there/m.safetensors").exists() and not os.listdir(tmp_path / "other")
 
 
+def test_a_current_folder_that_was_deleted(tmp_path, monkeypatch, capfd):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    learn(Odd, 2, log_path=tmp_path / "log")
+    assert f"log:   {tmp_path}/log/progress.csv" in capfd.readouterr().out
+
+
 def test_numbers_of_numpys_and_paths_are_remembered(tmp_path):
     given = dict(seed=np.int64(3), gamma=np.float32(0.5), save_path=tmp_path / "own.safetensors", num_env=np.int32(4))
     whole = learn(Odd, 4, **given, log_path=tmp_path / "run")

@@ -53,7 +53,7 @@ from baselines_lite.common.policies.policy import Policy
 from baselines_lite.common.sampling.collector import Collector
 from baselines_lite.common.sampling.replay_collector import Experience, ReplayCollector
 from baselines_lite.common.sampling.rollout import Rollout
-from baselines_lite.common.system import tf_setup
+from baselines_lite.common.system import folders, tf_setup
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.common.system.mpi import Comm, get_comm
 from baselines_lite.common.system.options import to_dict
@@ -82,7 +82,7 @@ class Experiment(Report):
         self._make_policy, self._make_buffer = make_policy or actor_critic, make_buffer
         self.comm = comm or get_comm()
         self.algorithm = algorithm_name(package)
-        self.start, self.origin = time.perf_counter(), os.getcwd()
+        self.start, self.origin = time.perf_counter(), folders.here()
         self._signals, self.stop = StopSignals(self.say_signal), None  # why the run ends, once it does
         self._held = contextlib.ExitStack()  # places that this run has for itself, and limits of threads
         self.logger: Logger | None = None

@@ -19,6 +19,14 @@ except ImportError:  # Windows: there nobody is kept away
     fcntl = None
 
 
+def here() -> str:
+    """The current folder; "" where it has been deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 def now() -> str:
     """The time of day as part of a folder's name."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
