@@ -193,7 +193,7 @@ def train(options: dict[str, Any], command: CommandOptions, flags: Mapping[str, 
     if at is not None:
         command, options = dataclasses.replace(command, env=at["env"]), {**at, **options}
         del options["env"]
-    algorithm, options, run = comm.together(lambda: checked(options, command))
+    algorithm, options, run = comm.together(lambda: checked(options, command, found and found[1]))
     budget = run.num_timesteps if found is None or "num_timesteps" in options else None  # None: as it was
     given = run.log_path or run.dry_run
     made = comm.together(lambda: None if given else own_folder(default_log_path(command)), root_only=True)
@@ -243,8 +243,12 @@ def place_of_file(options: Mapping[str, Any], command: CommandOptions) -> dict[s
     return found
 
 
-def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[ModuleType, dict[str, Any], RunOptions]:
-    """The algorithm, its options and those of the run. Raises UserError for what can be told before a run is set up."""
+def checked(options: dict[str, str | None], command: CommandOptions, facts: Mapping[str, Any] | None = None
+            ) -> tuple[ModuleType, dict[str, Any], RunOptions]:
+    """The algorithm, its options and those of the run. Raises UserError for what can be told before a run is set up.
+
+    `facts`: what the checkpoints say of a run that goes on.
+    """
     algorithm = registry.find(command.alg)
     options = known_options(algorithm, options)
     if command.env is None:
@@ -252,7 +256,8 @@ def checked(options: dict[str, str | None], command: CommandOptions) -> tuple[Mo
     if command.eval_json is not None:
         raise UserError("--eval_json is for --eval_episodes with --load_path and without --num_timesteps; a run writes "
                         "its evaluations to evaluations.csv")
-    run = check_before_loading(algorithm, command.env, resume.with_remembered(options), launched_size()).run
+    whole = resume.with_given(options, facts) if facts else options
+    run = check_before_loading(algorithm, command.env, whole, launched_size()).run
     if command.record is not None and launched_rank() == 0:
         check_writable(command.record)
     return algorithm, options, run

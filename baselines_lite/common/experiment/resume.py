@@ -42,14 +42,6 @@ def asked(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     return facts and (str(folder), facts)
 
 
-def with_remembered(options: Mapping[str, Any]) -> dict[str, Any]:
-    """As `with_given`, where the options name a run that is to go on and it can be read here."""
-    folder = options.get("resume")
-    folder = options.get("log_path") if folder == "auto" else folder
-    facts = None if folder is None else facts_of(Path(folder))
-    return with_given(options, facts) if facts else dict(options)
-
-
 def facts_of(folder: Path) -> dict[str, Any] | None:
     """What the newest readable manifest in a log's folder says of its run."""
     for path in sorted(folder.glob(f"{FOLDER}/{'[0-9]' * 8}/manifest.json"), reverse=True):
