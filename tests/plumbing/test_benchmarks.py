@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -221,6 +222,24 @@ def test_a_suite_that_is_stopped_goes_on(tmp_path, monkeypatch, capfd):
     path.write_text(path.read_text().replace('"code": "', '"code": "0'))
     result("alone", "--plan")
     assert "1 to do here; 1 of older code or another command:\n  ppo2-CartPole-v1" in capfd.readouterr().out
+
+
+def test_a_run_without_a_result_keeps_no_other_back(tmp_path, monkeypatch, capsys):
+    """Of one that has ended before its first episode there is none; those after it have theirs all the same."""
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(run, "Runner", lambda jobs, out, at_once: SimpleNamespace(run=lambda: 0))
+    flags = ["classic", "--tasks=cartpole", "--algs=ppo2", "--seeds=0-1", f"--out={tmp_path / 'logs'}"]
+    for (job, _), episodes in zip(run.jobs_of(run.parsed(flags)), ("", "10.0,10,1.0\n"), strict=True):
+        folder = tmp_path / "logs" / job.name
+        folder.mkdir(parents=True)
+        (folder / "monitor.csv").write_text(f"#{{}}\nr,l,t\n{episodes}")
+        code = {**run.codes_of([job])[job.name], "dirty": False}
+        (folder / "result.json").write_text(json.dumps({"job": job.key, "code": code, "steps": 10, "seconds": 1.0}))
+    assert run.main(flags) == 1
+    assert "seed0: no episode has finished" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "results").rglob("*.json")] == ["seed1.json"]
+    assert run.main(flags) == 1 and "left out" in capsys.readouterr().err, "it is still to be told"
 
 
 def test_what_a_part_has_to_do_stays_as_others_go_on(tmp_path, monkeypatch, capsys):
