@@ -21,6 +21,7 @@ from scipy.integrate import trapezoid
 
 from baselines_lite.common.experiment.plotting import rolling_mean
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.runs.runner import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 POINTS = 200  # of a curve
@@ -69,13 +70,12 @@ class Result:
         return float(trapezoid(values, steps) / (steps[-1] - steps[0])) if len(steps) > 1 else float(values[0])
 
     def write(self) -> None:
-        """Writes the three files."""
+        """Writes the three files, last the one by which the result is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**self.facts, "scores": self.scores, "area": self.area}, indent=1)
-        (self.folder / f"seed{self.seed}.json").write_text(text + "\n")
         table(self.folder / f"seed{self.seed}.csv", ("total_timesteps", "hours", "return"), self.curve.T)
         if len(self.evaluations):
             table(self.folder / f"seed{self.seed}-evaluations.csv", ("total_timesteps", "mean"), self.evaluations)
+        write_json(self.folder / f"seed{self.seed}.json", {**self.facts, "scores": self.scores, "area": self.area})
 
 
 def table(path: Path, head: tuple[str, ...], rows: np.ndarray) -> None:
@@ -104,17 +104,17 @@ def curve_of(steps: np.ndarray, hours: np.ndarray, returns: np.ndarray) -> np.nd
 
 def read(path: Path) -> Result:
     """The result that a seed's JSON file stands for."""
+    more = path.with_name(f"{path.stem}-evaluations.csv")
     try:
         facts = json.loads(path.read_text())
         scores = facts.pop("scores")
-    except (ValueError, KeyError, AttributeError) as error:
+        curve = np.loadtxt(path.with_suffix(".csv"), delimiter=",", skiprows=1, ndmin=2).T
+        evaluations = np.loadtxt(more, delimiter=",", skiprows=1, ndmin=2) if more.exists() else np.empty((0, 2))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{str(path)!r} is no result of a run: {error}") from None
     facts.pop("area", None)
     suite, task, algorithm = path.parts[-4:-1]
-    curve = np.loadtxt(path.with_suffix(".csv"), delimiter=",", skiprows=1, ndmin=2).T
-    evaluations = path.with_name(f"{path.stem}-evaluations.csv")
-    found = np.loadtxt(evaluations, delimiter=",", skiprows=1, ndmin=2) if evaluations.exists() else np.empty((0, 2))
-    return Result(suite, task, algorithm, int(path.stem.removeprefix("seed")), facts, scores, curve, found)
+    return Result(suite, task, algorithm, int(path.stem.removeprefix("seed")), facts, scores, curve, evaluations)
 
 
 def everything(folder: Path = RESULTS) -> Iterator[Result]:

@@ -75,6 +75,24 @@ def test_what_is_written_is_what_is_read(written):
     assert same.scores == again.scores and same.facts == again.facts
 
 
+def test_a_result_is_there_when_all_of_it_is(written, monkeypatch):
+    """By its JSON file a run counts as done: killed before its curve is written, it does not."""
+    again = next(results.everything(written))
+    place = again.folder / f"seed{again.seed}.json"
+    place.unlink()
+
+    def full(*given):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "table", full)
+        with pytest.raises(OSError, match="No space"):
+            again.write()
+    assert not place.exists()
+    again.write()
+    assert len(list(results.everything(written))) == 26
+
+
 def test_the_report(written):
     assert report.main(["--results", str(written)]) == 0
     assert report.main(["--results", str(written), "--check"]) == 0  # the same again, bootstrap and all
@@ -282,7 +300,12 @@ def test_a_report_of_nothing_or_of_what_is_damaged(written, tmp_path, capsys):
     assert report.main([f"--results={tmp_path / 'nothing'}"]) == 2 and not (tmp_path / "nothing").exists()
     assert "there are no results in" in capsys.readouterr().err
     path = written / "classic/cartpole/ppo2/seed0.json"
+    whole = path.read_text()
     path.write_text("")
+    assert report.main([f"--results={written}"]) == 2
+    assert f"{str(path)!r} is no result of a run" in capsys.readouterr().err
+    path.write_text(whole)
+    path.with_suffix(".csv").unlink()
     assert report.main([f"--results={written}"]) == 2
     assert f"{str(path)!r} is no result of a run" in capsys.readouterr().err
 
