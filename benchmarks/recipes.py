@@ -23,7 +23,7 @@ from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.table import markdown
 from benchmarks.report import cell
-from benchmarks.results import RESULTS, curve_of, in_a_sentence, scores_of, table
+from benchmarks.results import RESULTS, curve_of, in_a_sentence, scores_of, short, table
 from benchmarks.suites import SUITES
 
 THIN = 4  # every so manieth point of a curve is kept
@@ -93,7 +93,7 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
         commands: dict[str, dict[str, dict[str, None]]] = {}  # by flags and commit the environments
         for run in (run for other, run in runs if other == recipe):
             flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
-            commit = f"{run['code']['commit'][:7]}{'+' * bool(run['code']['dirty'])}"
+            commit = short(run["code"])
             commands.setdefault(flags, {}).setdefault(commit, {})[run["job"]["env"]] = None
         several = sum(map(len, commands.values())) > 1
         told += [f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, " + ", ".join(

@@ -24,7 +24,7 @@ from baselines_lite.common.experiment.plotting import LEAST_FOR_CI, interval, lo
 from baselines_lite.common.system.errors import UserError
 from baselines_lite.runs.page import drawn, fill
 from baselines_lite.runs.table import markdown
-from benchmarks.results import KINDS, RESULTS, Result, everything, in_a_sentence
+from benchmarks.results import KINDS, RESULTS, Result, everything, in_a_sentence, short
 from benchmarks.suites import SUITES, Task
 
 HERE = Path(__file__).resolve().parent
@@ -131,7 +131,7 @@ def ours(runs: Mapping[str, Sequence[Result]]) -> str:
         cells = [cell(of_kind(results, kind)) for kind in KINDS]
         seconds = [r.facts["seconds"] for r in results]
         hours = "" if None in seconds else f"{np.mean(seconds) / 3600:.2f}"
-        commits = sorted({str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")) for r in results})
+        commits = sorted({short(r.facts) for r in results})
         body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), hours,
                      ", ".join(commits)])
     return markdown(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], *body)
@@ -282,8 +282,8 @@ def over_axes(results: Sequence[Result]) -> dict[str, Any]:
 
 def seed(r: Result) -> dict[str, Any]:
     """A row of the page's table."""
-    return {"seed": r.seed, "scores": r.scores, "commit": str(r.facts["commit"])[:7] + "+" * bool(r.facts.get("dirty")),
-            "hours": r.facts["seconds"] and round(r.facts["seconds"] / 3600, 3), "command": r.facts["command"]}
+    return {"seed": r.seed, "scores": r.scores, "commit": short(r.facts), "command": r.facts["command"],
+            "hours": r.facts["seconds"] and round(r.facts["seconds"] / 3600, 3)}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,11 @@ class Result:
         if len(self.evaluations):
             table(self.folder / f"seed{self.seed}-evaluations.csv", ("total_timesteps", "mean"), self.evaluations)
         write_json(self.folder / f"seed{self.seed}.json", {**self.facts, "scores": self.scores, "area": self.area})
+
+
+def short(code: Mapping[str, Any]) -> str:
+    """The beginning of a commit, with + where there were changes that no commit has; `none` of a tree without one."""
+    return "none" if code["commit"] is None else code["commit"][:7] + "+" * bool(code.get("dirty"))
 
 
 def table(path: Path, head: tuple[str, ...], rows: np.ndarray) -> None:

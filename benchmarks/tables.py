@@ -25,7 +25,7 @@ from baselines_lite.common.experiment.config import RunOptions  # noqa: E402  (t
 from baselines_lite.registry import ALGORITHMS, find  # noqa: E402
 from baselines_lite.runs.table import markdown  # noqa: E402
 from benchmarks.report import of_kind, published, steps  # noqa: E402
-from benchmarks.results import Result, everything  # noqa: E402
+from benchmarks.results import Result, everything, short  # noqa: E402
 from benchmarks.run import job_of, options_of  # noqa: E402
 from benchmarks.suites import SUITES, Task  # noqa: E402
 
@@ -95,7 +95,7 @@ def results(alg: str) -> str:
         asked = SUITES[suite][task]
         scores = of_kind(some, asked.by)
         goal = asked.goals.get(alg)
-        commits = ", ".join(sorted({r.facts["commit"][:7] for r in some})) + other_now(some, asked, alg)
+        commits = ", ".join(sorted({short(r.facts) for r in some})) + other_now(some, asked, alg)
         body.append([name, steps(float(asked.flags_of(alg)["num_timesteps"])), ", ".join(map(number, scores)),
                      number(scores.mean()), "" if goal is None else number(goal), commits])
     return markdown(["suite/task", "steps", "scores of the seeds", "mean", "goal", "commit"], *body)

@@ -296,6 +296,16 @@ def test_a_row_says_which_options_are_others_now():
     assert row({"options": now}, {"options": now | {"nsteps": 7, "lr": "1.0"}}) == "; other now: lr, nsteps"
 
 
+def test_tables_say_of_which_code_a_result_is(monkeypatch):
+    """Changes that no commit has are marked in READMEs as on the suites' pages; a tree may have no commit."""
+    made = ({"commit": "0123456789", "dirty": True}, {"commit": "0123456789", "dirty": False},
+            {"commit": None, "dirty": False})
+    monkeypatch.setattr(tables, "all_results", lambda: [
+        Result("classic", "cartpole", "ppo2", seed, facts, {"last100": 500.0}, None, None)
+        for seed, facts in enumerate(made)])
+    assert tables.results("ppo2").splitlines()[-1].endswith("| 0123456, 0123456+, none |")
+
+
 def test_a_report_of_nothing_or_of_what_is_damaged(written, tmp_path, capsys):
     assert report.main([f"--results={tmp_path / 'nothing'}"]) == 2 and not (tmp_path / "nothing").exists()
     assert "there are no results in" in capsys.readouterr().err
