@@ -26,7 +26,7 @@ from benchmarks.report import cell
 from benchmarks.results import RESULTS, curve_of, in_a_sentence, scores_of, short, table
 from benchmarks.suites import SUITES
 
-THIN = 4  # every so manieth point of a curve is kept
+THIN = 4  # every so manieth point of a curve is kept, and the last
 SCALED = {task.env: task for suite in SUITES.values() for task in suite.values() if task.reference is not None}
 
 
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for recipe, run in runs:
         env, seed = run["job"]["env"], run["job"]["seed"]
         log = read_run(run["folder"])
-        curve = curve_of(log.steps, log.hours, log.returns)[:, ::THIN]
+        curve = curve_of(log.steps, log.hours, log.returns)
+        curve = curve[:, [*range(0, curve.shape[1] - 1, THIN), -1]]
         table(place / f"{recipe}-{env}-seed{seed}.csv", ("total_timesteps", "hours", "return"), curve.T)
         score = scores_of(log.returns, np.empty((0, 2)))["last100"]
         scores.setdefault(recipe, {}).setdefault(env, []).append(score)

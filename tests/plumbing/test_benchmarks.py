@@ -128,6 +128,9 @@ def test_recipes_are_compared(tmp_path, uncompiled, capsys):
     place = tmp_path / "results/experiments/ppo2/rates"
     text = (place / "README.md").read_text()
     assert re.search(r"^\| slow \| \d\d\.\d \(\d\d\.\d, \d\d\.\d\) \| -?0\.\d\d \(CartPole-v1\) \|$", text, re.M)
+    ends = [float((place / f"slow-CartPole-v1-seed{seed}.csv").read_text().splitlines()[-1].split(",")[2])
+            for seed in (10, 11)]
+    assert f"({ends[0]:.1f}, {ends[1]:.1f})" in text, "a curve that is kept ends with its score"
     assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
     other = {"status": 0, "job": {"alg": "a2c", "env": "CartPole-v1", "seed": 0, "flags": {"lr": "1"}}}
     for name, words in (("mixed/a/seed0", "differ in --lr"), ("none", "no run of a sweep in"),
