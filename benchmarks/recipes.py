@@ -4,7 +4,8 @@
     python -m benchmarks.recipes mujoco logs/preset logs/long     # results/experiments/ppo2/mujoco/
 
 A README there has the commands and a row for each recipe; scores are means of the last 100 training episodes. Where all
-tasks have a scale (0: random actions, 1: published; benchmarks/suites.py), the worst one is named, by which we choose.
+tasks have a scale (0: random actions, 1: the reference in benchmarks/suites.py), the worst one is named, by which we
+choose.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
         told += [f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, " + ", ".join(
             commit + f" ({', '.join(envs)})" * several for commit, envs in commits.items())
             for flags, commits in commands.items()]
-    head = ["recipe", *envs, *(["worst, 0 random to 1 published"] if scaled else [])]
+    head = ["recipe", *envs, *(["worst, 0 random to 1 reference"] if scaled else [])]
     words = ("Made by `python -m benchmarks.recipes`: means of the last 100 episodes of training; in brackets the "
              "seeds, from five on Student's 95% interval.")
     return "\n\n".join([f"# {name}: recipes of {algorithm}", words, "![Curves](curves.png)",
@@ -108,7 +109,7 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
 
 
 def worst(by_env: Mapping[str, Sequence[float]]) -> str:
-    """The lowest mean on the scale from random actions to what is published, and where."""
+    """The lowest mean on the scale from random actions to the reference, and where."""
     found = {env: SCALED[env].normalised(np.mean(own)) for env, own in by_env.items()}
     least = min(found, key=found.__getitem__)
     return f"{found[least]:.2f} ({least})"
