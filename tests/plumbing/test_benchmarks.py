@@ -110,6 +110,11 @@ def test_the_report(written):
     assert "| ppo2 | 5 x 2 | " in across and "| deepq | 3 x 2 | " in across
     for name in ("curves.png", "scores.png", "profile.png"):
         assert (written / "classic" / name).read_bytes().startswith(b"\x89PNG")
+    np.random.seed(7)
+    report.draw_profile(report.normalised("classic", report.by_task(results.everything(written))),
+                        written / "again.png")
+    assert (written / "again.png").read_bytes() == (written / "classic/profile.png").read_bytes(), (
+        "a profile is one of other suites' draws")
     edited = next(written.glob("classic/cartpole/ppo2/seed0.json"))
     edited.write_text(edited.read_text().replace('"last100": ', '"last100": 1'))
     assert report.main(["--results", str(written), "--check"]) == 1
