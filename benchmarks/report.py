@@ -120,8 +120,10 @@ def page(suite: str, runs: Runs) -> str:
 
 
 HOW = (f"Means of seeds; in brackets Student's 95% interval from {LEAST_FOR_CI} seeds on, of fewer all seeds. Returns "
-       "are raw ones. *Evaluation*: of the policy apart from training, some twenty times in a run. *Area*: the curve's "
-       "mean over steps. The environments' versions are those named; published scores are of others, named with them.")
+       "are raw ones. *Evaluation*: of the policy apart from training, some twenty times in a run, of ten episodes "
+       "(identities and sequences 100, Pendulum as a check 20) with the most probable actions (games, identities, "
+       "sequences: drawn ones). *Area*: the curve's mean over steps. The environments' versions are those named; "
+       "published scores are of others, named with them where their source names one.")
 
 
 def ours(runs: Mapping[str, Sequence[Result]]) -> str:
@@ -193,7 +195,9 @@ def across(suite: str, scores: Mapping[str, np.ndarray]) -> str:
             for alg, x in scores.items()]
     words = ("Last 100 episodes, 0: random actions, 1: the reference in `benchmarks/suites.py`"
              + (", a human" if suite.startswith("atari") else "")
-             + f"; in brackets 95% of {RESAMPLES:,} stratified bootstrap resamples.")
+             + ". Of the algorithms that have the most tasks, and of each task as many of the first seeds as the task "
+             f"with the fewest has; in brackets 95% of {RESAMPLES:,} stratified bootstrap resamples. The optimality "
+             "gap, what runs lack to 1, is better the lower it is.")
     head = ["algorithm", "seeds x tasks", "interquartile mean", "mean", "optimality gap"]
     return f"{words}\n\n{markdown(head, *body)}"
 
