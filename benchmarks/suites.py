@@ -67,14 +67,15 @@ MUJOCO = {
     "humanoid": ("Humanoid-v5", 112, 716)}
 GAMES = {"beamrider": (364, 5775), "breakout": (1.7, 31.8), "enduro": (0, 310), "pong": (-20.7, 9.3),
          "qbert": (164, 13455), "seaquest": (68, 20182), "spaceinvaders": (148, 1652)}
-GOALS = {  # published at as many steps, or what has once been reached where that is more
+# Baselines' table values, ppo2's for ppo1 too; of npg, a2c and acktr, which are not in that table, what we ask for.
+GOALS = {
     "halfcheetah": {"npg": 900, "trpo_mpi": 1290, "ppo1": 1669, "ppo2": 1669, "a2c": 1000, "acktr": 1450},
     "hopper": {"npg": 1500, "trpo_mpi": 1913, "ppo1": 2316, "ppo2": 2316, "a2c": 700, "acktr": 2000},
     "inverteddoublependulum": {"trpo_mpi": 6732, "ppo2": 7103}, "invertedpendulum": {"trpo_mpi": 905, "ppo2": 809},
     "reacher": {"trpo_mpi": -4.8, "ppo2": -6.7}, "swimmer": {"trpo_mpi": 95, "ppo2": 111},
     "walker2d": {"trpo_mpi": 2343, "ppo2": 3425},
-    # A quarter of published runs, whose rate falls over 10M steps.
-    "pong": {"a2c": -12, "ppo2": 16.7}, "breakout": {"a2c": 33, "ppo2": 71}}
+    # Its curves after a quarter of runs whose rate falls over 10M steps.
+    "pong": {"a2c": -12.42, "ppo2": 16.72}, "breakout": {"a2c": 33.52, "ppo2": 71.55}}
 NAMES = {"beamrider": "BeamRider", "spaceinvaders": "SpaceInvaders"}
 
 
@@ -142,7 +143,7 @@ CHECKS = {
     "pong": Task("PongNoFrameskip-v4", 2.5e6, ("ppo2", "acktr", "acer"), goals={"ppo2": 16, "acktr": 16, "acer": -10}),
     "pong-bfloat16": Task("PongNoFrameskip-v4", 2.5e6, ("ppo2",), flags={"dtype": "bfloat16"}, goals={"ppo2": 16}),
     "pong-800k": Task("PongNoFrameskip-v4", 8e5, ("deepq",), flags={"buffer_size": "100000"}, goals={"deepq": 15}),
-    "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, ("ppo2",), goals={"ppo2": 71}),
+    "breakout": Task("BreakoutNoFrameskip-v4", 2.5e6, ("ppo2",), goals={"ppo2": 71.55}),
 }
 # ppo1 with the other objective of its paper.
 KL = {"identity-discrete": 90, "identity-multidiscrete": 90, "identity-box": -10, "cartpole-4ranks": 475}
