@@ -133,10 +133,16 @@ def ours(runs: Mapping[str, Sequence[Result]]) -> str:
         cells = [cell(of_kind(results, kind)) for kind in KINDS]
         seconds = [r.facts["seconds"] for r in results]
         hours = "" if None in seconds else f"{np.mean(seconds) / 3600:.2f}"
-        commits = sorted({short(r.facts) for r in results})
-        body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), hours,
-                     ", ".join(commits)])
+        commits = ", ".join(sorted({short(r.facts) for r in results})) + other_versions(results)
+        body.append([alg, str(len(results)), *cells, number(np.mean([r.area for r in results])), hours, commits])
     return markdown(["algorithm", "seeds", *KINDS.values(), "area", "hours a run", "commit"], *body)
+
+
+def other_versions(results: Sequence[Result]) -> str:
+    """Which packages were not of one version in all seeds of a row; nothing of runs that did not note them."""
+    noted = [found for r in results if (found := r.facts.get("versions"))]
+    names = {name for found in noted for name in found if any(other.get(name) != found[name] for other in noted)}
+    return f"; of several versions: {', '.join(sorted(names))}" if names else ""
 
 
 def published(suite: str, task: Task, algorithms: Iterable[str]) -> list[dict[str, str]]:

@@ -314,6 +314,18 @@ def test_tables_say_of_which_code_a_result_is(monkeypatch):
     assert tables.results("ppo2").splitlines()[-1].endswith("| 0123456, 0123456+, none |")
 
 
+def test_a_row_says_which_packages_were_of_several_versions():
+    """Seeds may come from several machines, where MuJoCo's contacts are others."""
+    def row(*versions):
+        return report.ours({"ppo2": [Result("classic", "cartpole", "ppo2", seed, {
+            "commit": "0123456789", "seconds": 1.0, "versions": each}, {}, np.zeros((3, 1)), None)
+            for seed, each in enumerate(versions)]}).splitlines()[-1]
+
+    assert row({"numpy": "2.4", "mujoco": "4.0"}, {"numpy": "2.4", "mujoco": "4.0"}, None).endswith("| 0123456 |")
+    assert row({"numpy": "2.4", "mujoco": "4.0"}, {"numpy": "2.4", "mujoco": "3.3"}).endswith(
+        "| 0123456; of several versions: mujoco |")
+
+
 def test_a_report_of_nothing_or_of_what_is_damaged(written, tmp_path, capsys):
     assert report.main([f"--results={tmp_path / 'nothing'}"]) == 2 and not (tmp_path / "nothing").exists()
     assert "there are no results in" in capsys.readouterr().err
