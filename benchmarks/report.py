@@ -109,7 +109,7 @@ def steps(count: float) -> str:
 def page(suite: str, runs: Runs) -> str:
     """A suite's page."""
     text = [f"# {suite}", f"Made by `python -m benchmarks.report` from the files in this folder. {HOW}",
-            "![Curves](curves.png)", "![Scores of each seed](scores.png)"]
+            "![Curves](curves.png)", "![Scores of each seed](scores.png)", lacking(suite, runs)]
     if scores := normalised(suite, runs):
         text += ["## Across tasks", across(suite, scores), "![Performance profile](profile.png)"]
     for name, task in SUITES[suite].items():
@@ -117,6 +117,17 @@ def page(suite: str, runs: Runs) -> str:
             text += [f"## {title(suite, name)}, {steps(task.steps)} steps", ours(runs[name]),
                      theirs(suite, task, runs[name])]
     return "\n\n".join(part.strip() for part in text if part) + "\n"
+
+
+def lacking(suite: str, runs: Runs) -> str:
+    """Which algorithms of a suite's tasks have no result: tasks that lack the same ones together."""
+    found: dict[str, list[str]] = {}
+    for name, task in SUITES[suite].items():
+        none = [alg for alg in task.algorithms if alg not in runs.get(name, {})]
+        if none:
+            found.setdefault("all" if len(none) == len(task.algorithms) else ", ".join(none), []).append(name)
+    parts = "; ".join(f"{algs} on {', '.join(names)}" for algs, names in found.items())
+    return f"Not measured yet: {parts}." if parts else ""
 
 
 HOW = (f"Means of seeds; in brackets Student's 95% interval from {LEAST_FOR_CI} seeds on, of fewer all seeds. Returns "

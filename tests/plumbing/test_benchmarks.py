@@ -106,6 +106,8 @@ def test_the_report(written):
     assert "0123456+ |" in page, "what came of changes that no commit has is marked"
     assert "| last 100 episodes of training | ppo (cleanrl ppo.py) | 490.0" in page
     assert "| last evaluation | ppo | 500.0" in page, "each kind is compared with its own"
+    assert ("Not measured yet: vpg, npg, trpo_mpi, ppo1, acktr, acer on cartpole, acrobot; "
+            "all on mountaincar, lunarlander, pendulum.") in page
     across = page[page.index("## Across tasks"):]
     assert "| ppo2 | 5 x 2 | " in across and "| deepq | 3 x 2 | " in across
     for name in ("curves.png", "scores.png", "profile.png"):
