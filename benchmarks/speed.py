@@ -30,7 +30,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BIN = Path(sys.executable).parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.torture import BIN, commit  # noqa: E402  (the path comes first)
+
 PEER_VENV = ROOT / ".venv-sb3"
 PINS = ["torch==2.13.0", "stable-baselines3==2.9.2", "sb3-contrib==2.9.2", "gymnasium[mujoco]==1.4.0",
         "mujoco==4.0.0", "numpy==2.4.6", "ale-py==0.12.1", "opencv-python-headless==5.0.0.93"]
@@ -157,11 +160,6 @@ def theirs(w: Workload, threads: int) -> dict[str, float]:
     done = subprocess.run([str(PEER_VENV / "bin/python"), str(HERE / "peer_sb3.py"), job], check=True,
                           capture_output=True, text=True, cwd=tempfile.gettempdir())
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def commit() -> str:
-    """The commit that is measured: each result keeps its own."""
-    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def make_peer() -> None:

@@ -161,9 +161,11 @@ def speed() -> str:
         if "ours_sps" in r:
             shares = {k.removeprefix("share_"): v for k, v in r["shares"].items() if v >= 0.005}
             middle = [f"{statistics.median(r[k]):,.0f}" for k in ("ours_sps", "peer_sps")]
+            code, _, changes = r["commit"].partition("+")
             body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
-                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "", r["commit"][:7]])
+                         f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "",
+                         short({"commit": code, "dirty": changes})])
     return markdown(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], *body)
 
 

@@ -191,8 +191,12 @@ def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is checked out."""
-    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    """The commit that is checked out, with "+changes" where the package has some: results in this folder are none."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite")
+    return git("rev-parse", "HEAD") + "+changes" * bool(changes)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from baselines_lite import ppo2
-from benchmarks import recipes, report, results, run, suites, tables
+from benchmarks import recipes, report, results, run, suites, tables, torture
 from benchmarks.results import Result, curve_of, scores_of
 from benchmarks.suites import SUITES, Task
 from tests.conftest import ROOT
@@ -314,6 +314,27 @@ def test_tables_say_of_which_code_a_result_is(monkeypatch):
         Result("classic", "cartpole", "ppo2", seed, facts, {"last100": 500.0}, None, None)
         for seed, facts in enumerate(made)])
     assert tables.results("ppo2").splitlines()[-1].endswith("| 0123456, 0123456+, none |")
+
+
+def test_a_measurement_notes_changes_that_no_commit_has(tmp_path, monkeypatch):
+    """Of the package, not of the results that are being measured."""
+    monkeypatch.setattr(torture, "ROOT", tmp_path)
+
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True)
+
+    files = [tmp_path / name for name in ("benchmarks/speed.json", "baselines_lite/code.py")]
+    for path in files:
+        path.parent.mkdir()
+        path.write_text("")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = torture.commit()
+    files[0].write_text("{}")
+    assert len(clean) == 40 and torture.commit() == clean
+    files[1].write_text("x = 1")
+    assert torture.commit() == f"{clean}+changes"
 
 
 def test_a_row_says_which_packages_were_of_several_versions():
