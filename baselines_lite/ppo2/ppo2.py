@@ -97,16 +97,17 @@ class Update(Stateful):
         cfg = self.cfg
         rates = {"lr": cfg.lr(remaining), "cliprange": cfg.cliprange(remaining)}
         clips = [rates["cliprange"], (cfg.cliprange_vf or Schedule("0"))(remaining)]
-        indices, each = self.shuffle(advs.size // self.length), []
+        indices, each, shares = self.shuffle(advs.size // self.length), [], []
         logp = self.policy.logp(rollout.heads, rollout.actions)  # before the policy's own logstd is changed
         for epoch in np.split(indices, cfg.noptepochs // cfg.epochs_at_once):
             if each:  # Andrychowicz et al. 2021, 2006.05990, section 3.5
                 rollout = revalued(rollout, self.policy)
                 advs, returns = gae(rollout, cfg.gamma, cfg.lam)
             each.append(self.epochs(rollout, logp, advs, returns, epoch, rates["lr"], clips))
+            shares.append(self.minibatches.share)
             if self.minibatches.stopped:
                 break
-        return {name: float(np.mean([stats[name] for stats in each])) for name in STATS} | rates
+        return {name: float(np.average([stats[name] for stats in each], weights=shares)) for name in STATS} | rates
 
     def epochs(self, rollout: Rollout, logp: np.ndarray, advs: np.ndarray, returns: np.ndarray, indices: np.ndarray,
                lr: float, clips: Sequence[float]) -> dict[str, float]:

@@ -192,16 +192,19 @@ def test_target_kl_ends_the_update_with_advantages_found_anew_too(comm):
     policy, adam, update = setting(cfg, comm=comm)
     rollout, advs, returns = data(policy)
     rollout.next_obs = np.random.default_rng(1).normal(size=(T, N, D))
-    steps, epochs = [], update.epochs
+    steps, figures, epochs = [], [], update.epochs
 
     def counted(*arguments):
         found = epochs(*arguments)
         steps.append(int(adam.t.numpy()) - sum(steps))
+        figures.append(found["approxkl"])
         return found
 
     update.epochs = counted
-    update(rollout, advs, returns, 1.0)
-    assert set(steps[:-1]) <= {4} and steps[-1] < 4 and len(steps) < 10
+    stats = update(rollout, advs, returns, 1.0)
+    assert set(steps[:-1]) <= {4} and steps[-1] < 4 and 1 < len(steps) < 10
+    looked_at = [*steps[:-1], steps[-1] + 1]  # it ends on one for which no step is taken
+    assert stats["approxkl"] == pytest.approx(np.dot(looked_at, figures) / sum(looked_at))
 
 
 def test_schedules_reach_the_optimizer():

@@ -51,7 +51,8 @@ class Minibatches(Stateful):
     that, the Allreduce of [gradient, stats] and the step. Convolutions on a CPU: TensorFlow runs all of it.
 
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
-    whose figure of that name exceeds the limit; `stopped` says whether the last call ended so, on all ranks alike.
+    whose figure of that name exceeds the limit; `stopped` says whether the last call ended so, on all ranks alike, and
+    `share` how much of its minibatches it looked at.
     """
 
     STATE = ("optimizer",)
@@ -59,7 +60,8 @@ class Minibatches(Stateful):
     def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
                  stop_at: tuple[str, float] | None = None) -> None:
         self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
-        self.stop_at, self.stopped, self._no_constants = stop_at, False, tf.constant((), policy.dtype)
+        self.stop_at, self.stopped, self.share = stop_at, False, 1.0
+        self._no_constants = tf.constant((), policy.dtype)
         alone, xla = optimizer.comm.size == 1, policy.prefers_xla
         self._update = Compiled(self._all_minibatches, xla=alone and xla)
         self._whole_batch = GradientStep(optimizer, self._gradient, xla)
@@ -81,7 +83,7 @@ class Minibatches(Stateful):
             total, count, close = self._update(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each,
                                                constants)
             means = total.numpy() / count.numpy()
-            self.stopped = self.stop_at is not None and not close.numpy()
+            self.stopped, self.share = self.stop_at is not None and not close.numpy(), count.numpy() / len(indices)
         return dict(zip(self.stats, means.tolist(), strict=True))
 
     def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
