@@ -1,4 +1,4 @@
-"""One step of an optimizer on one batch, its gradient averaged over ranks: what replayed batches are trained with."""
+"""One step of an optimizer on one batch, its gradient averaged over ranks: whole rollouts, and what was replayed."""
 
 from __future__ import annotations
 
