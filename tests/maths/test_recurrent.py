@@ -188,6 +188,20 @@ def test_step_carries_the_memory_and_a_loaded_policy_plays_with_any_number(tmp_p
     assert evaluate(loaded, lambda: Short(VECTOR), episodes=7).shape == (7,)
 
 
+def test_a_memory_may_come_as_numbers_of_any_type():
+    """As NumPy makes them by itself, np.zeros(...), or from JSON."""
+    policy = ActorCritic(VECTOR, DISCRETE, network="lstm", network_options={"nlstm": 4}, seed=0)
+    obs = np.ones((2, 3), np.float32)
+    _, _, state, _ = policy.step(obs)
+    _, values, after, _ = policy.step(obs, state)
+    for same in (state.astype(np.float64), state.tolist()):
+        _, again, then, _ = policy.step(obs, same)
+        np.testing.assert_array_equal(again, values)
+        np.testing.assert_array_equal(then, after)
+        assert then.dtype == np.float32
+        policy.predict(obs, same)
+
+
 def test_a_policy_without_memory_returns_the_state_as_it_came():
     policy = ActorCritic(VECTOR, DISCRETE)
     assert policy.step(np.zeros((2, 3), np.float32), state="mine")[2] == "mine"

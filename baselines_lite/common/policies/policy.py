@@ -175,7 +175,8 @@ class Policy(tf.Module, Stateful):
         noise = None if deterministic else self.noise(self._rng, (len(features),))
         if self.recurrent:
             state = self.initial_state(len(features)) if state is None else state
-            memory = (state, np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool))
+            memory = (np.asarray(state, self.dtype.as_numpy_dtype),
+                      np.zeros(len(features), bool) if firsts is None else np.asarray(firsts, bool))
         return features, self.actor()(features, noise, *memory)
 
     def __repr__(self) -> str:
