@@ -27,7 +27,7 @@ from benchmarks.report import cell
 from benchmarks.results import RESULTS, curve_of, in_a_sentence, scores_of, short, table
 from benchmarks.suites import SUITES
 
-THIN = 4  # every so manieth point of a curve is kept, and the last
+THIN = 4  # a kept curve has each fourth point, and the last
 SCALED = {task.env: task for suite in SUITES.values() for task in suite.values() if task.reference is not None}
 
 

@@ -125,7 +125,7 @@ def learn(
     vf_iters: passes over each batch to fit the value
     vf_minibatches: minibatches per pass
     cg_iters: iterations of conjugate gradient
-    fisher_every: use every so manieth sample for the Fisher matrix
+    fisher_every: 1: the Fisher matrix is of every sample; 5: of every fifth
     step_kl: KL(old || new) of a step by its quadratic model, nats: delta
     solver: 'cg': conjugate gradient on Fisher-vector products; 'explicit': the Fisher matrix, for up to 6,000 policy
         parameters

@@ -128,7 +128,7 @@ def learn(
     vf_iters: passes over each batch to fit the value
     vf_minibatches: minibatches per pass
     cg_iters: iterations of conjugate gradient
-    fisher_every: use every so manieth sample for the Fisher matrix
+    fisher_every: 1: the Fisher matrix is of every sample; 5: of every fifth
     max_kl: largest mean KL(old || new) of an update, nats: delta
     penalty_coef: penalise the KL with this fixed coefficient instead of bounding it by max_kl; none: bound it
     cg_damping: added to the Fisher matrix's diagonal before it is inverted

@@ -258,7 +258,7 @@ class NaturalConfig(ValueFitConfig):
 
     network: str = option("mlp", FEED_FORWARD)
     cg_iters: int = option(10, "iterations of conjugate gradient", low=1)
-    fisher_every: int = option(1, "use every so manieth sample for the Fisher matrix", low=1)
+    fisher_every: int = option(1, "1: the Fisher matrix is of every sample; 5: of every fifth", low=1)
 
     def check_policy(self, policy: Any) -> None:
         """Raises UserError for a policy whose parameters the natural gradient and trust regions do not support."""
