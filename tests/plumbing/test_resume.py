@@ -1,9 +1,11 @@
 """N updates, a stop, M updates: to the bit what N + M without a stop give."""
 
+import copy
 import itertools
 import json
 import re
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from unittest.mock import patch
 
 import gymnasium as gym
@@ -16,6 +18,8 @@ from baselines_lite.common.experiment import checkpoints, experiment
 from baselines_lite.common.experiment.experiment import Experiment
 from baselines_lite.common.experiment.resume import check_same
 from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.sampling.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer
+from baselines_lite.common.system.mpi import Comm
 from tests.logs import reproducible
 from tests.plumbing.test_table import SHORT
 
@@ -337,6 +341,37 @@ def test_the_steps_of_a_buffer_are_written_once(tmp_path, monkeypatch):
     assert len(manifests) == 3 and files == needed
     ends = sorted((file["start"], file["stop"]) for file in manifests[-1]["ranks"][0]["rings"]["buffer"])
     assert all(a[1] == b[0] for a, b in itertools.pairwise(ends)) and ends[-1][1] == 96
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, partial(PrioritizedReplayBuffer, alpha=0.6, epsilon=1e-2)])
+def test_a_buffer_goes_on_from_whatever_step(kind, tmp_path):
+    """Also where a file of steps that were written together begins before the oldest that counts."""
+    def new():
+        return kind(10, 1, np.zeros(1, np.float32), np.zeros((), np.int64))
+
+    def add(buffer, t):
+        cut = t % 4 == 3
+        buffer.add([0], [t], np.zeros(1, bool), np.full((1, 1), t + 1), np.full(1, cut), {0: [-t]} if cut else {})
+
+    written = checkpoints.Checkpoints(tmp_path, Comm(), 3)
+    buffer = new()
+    buffer.begin(np.zeros((1, 1)))
+    for t in range(100):
+        add(buffer, t)
+        if t % 7 == 6:
+            written.write(t, dict, {"buffer": buffer})
+            place = tmp_path / f"{t:08d}"
+            rings = json.loads((place / "manifest.json").read_text())["ranks"][0]["rings"]
+            again = new()
+            state = checkpoints.array_file.read(place / "rank-0000.safetensors")
+            checkpoints.Checkpoint(place, {}, state, rings).restore("buffer", again)
+            twin = copy.deepcopy(buffer)
+            for more in range(t + 1, t + 30):
+                for each in (twin, again):
+                    add(each, more)
+                mine, theirs = (each[each.sample(np.random.default_rng(0), 50)] for each in (twin, again))
+                for one, other in zip(mine, theirs, strict=True):
+                    np.testing.assert_array_equal(one, other)
 
 
 def test_command_line(main, tmp_path):

@@ -117,6 +117,7 @@ class ReplayBuffer(Stateful):
         self._head, self.filled = self.written % self._slots, min(self.written, self.steps)
         self._frames[self._head], self._ages[self._head] = state["frames"], state["ages"]
         self._finals = {(int(t), int(n)): obs for (t, n), obs in zip(state["places"], state["finals"], strict=True)}
+        self._cut[self._head] = False  # the step there is history, but a file of the rings may have brought it
 
     def sample(self, rng: np.random.Generator, count: int) -> Index:
         """`count` transitions, drawn uniformly with replacement."""
