@@ -172,6 +172,17 @@ def test_draws_by_priority(steps):
     np.testing.assert_allclose(buffer.state()["priorities"][newest * 2 + [0, 1]], max(1.0, powers.max()))
 
 
+def test_an_error_that_is_not_finite_leaves_the_priority_as_it_was():
+    buffer, _ = filled(PrioritizedReplayBuffer, 10, alpha=0.6, epsilon=1e-2)
+    rng = np.random.default_rng(0)
+    buffer.set_errors(buffer.sample(rng, 40), rng.normal(size=40))
+    index, before = buffer.sample(rng, 3), buffer.state()
+    buffer.set_errors(index, np.array([np.nan, np.inf, -np.inf], np.float32))
+    after = buffer.state()
+    np.testing.assert_array_equal(after["priorities"], before["priorities"])
+    assert after["highest"] == before["highest"] and np.isfinite(buffer.weights(buffer.sample(rng, 40), 1.0)).all()
+
+
 def test_the_tree_finds_what_a_cumulative_sum_does():
     rng = np.random.default_rng(4)
     for leaves in (1, 2, 5, 64, 100, 5_000, 200_000):  # of two levels from 131,072 on

@@ -209,10 +209,14 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         return ((priorities / self._minima.total) ** -beta).astype(np.float32)
 
     def set_errors(self, index: Index, errors: np.ndarray) -> None:
-        """Gives transitions the priorities that their errors [B] mean."""
-        priorities = (np.abs(errors.astype(np.float64)) + self.epsilon) ** self.alpha
-        self._highest = max(self._highest, priorities.max())
-        self._late.append((index.slots * self.num_env + index.envs, priorities))
+        """Gives transitions the priorities that their errors [B] mean, but where these are not finite.
+
+        Such errors end the run at the next row of its log, up to which there must be something to draw.
+        """
+        finite = np.isfinite(errors)
+        priorities = (np.abs(errors[finite].astype(np.float64)) + self.epsilon) ** self.alpha
+        self._highest = max(self._highest, priorities.max(initial=0.0))
+        self._late.append(((index.slots * self.num_env + index.envs)[finite], priorities))
 
     def _catch_up(self) -> None:
         """Gives the trees what has been added or learned since the last draw, in one go."""
