@@ -31,7 +31,7 @@ from baselines_lite.common.system.state import Stateful
 
 from .config import PRESETS, Config
 
-FIGURES = ("explained_variance", "policy_loss", "value_loss", "mean_q")
+FIGURES = ("explained_variance", "value_loss", "mean_q")
 STATS = (*FIGURES, "grad_norm")
 
 
@@ -167,10 +167,10 @@ def mean_kl(q: np.ndarray, other: np.ndarray) -> float:
     return float((np.exp(logp) * (logp - log_other)).sum(axis=-1).mean())
 
 
-def figures(found: list[np.ndarray]) -> dict[str, float]:
-    """What to log of gradient steps with STATS each."""
+def figures(found: list[np.ndarray]) -> dict[str, float | None]:
+    """What to log of gradient steps with STATS each. There is no loss of a policy."""
     means = np.mean(found, axis=0) if found else np.full(len(STATS), np.nan)
-    return dict(zip(STATS, means.tolist(), strict=True))
+    return dict.fromkeys(("explained_variance", "policy_loss")) | dict(zip(STATS, means.tolist(), strict=True))
 
 
 class Update(Stateful):
@@ -220,8 +220,7 @@ def loss_and_stats(policy: QPolicy, cfg: Config, batch: Transitions, weights: tf
     q = losses.pick(policy.q(batch.obs), batch.actions)
     errors = q - y
     loss = tf.reduce_mean(weights * losses.huber(errors))
-    nothing = tf.constant(float("nan"), loss.dtype)  # there is no loss of a policy
-    return loss, errors, tf.stack([losses.explained_variance(q, y), nothing, loss, tf.reduce_mean(q)])
+    return loss, errors, tf.stack([losses.explained_variance(q, y), loss, tf.reduce_mean(q)])
 
 
 def td_targets(rewards: tf.Tensor, terminated: tf.Tensor, q_next: tf.Tensor, chooser: tf.Tensor, gamma: float

@@ -148,6 +148,16 @@ def test_gradient_steps_and_copies_are_counted_by_the_steps_of_all_environments(
         rows = list(csv.DictReader(file))
     assert [float(row["gradient_steps"]) for row in rows] == [0, 0, 0] + [10] * 9  # of 100 steps each
     assert len(copies) == 4 and float(rows[-1]["epsilon"]) == 0.01
+    assert {row["policy_loss"] for row in rows} == {""}
+    assert [row["value_loss"] == "nan" for row in rows] == [True] * 3 + [False] * 9
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_network_that_diverges_ends_the_run_by_the_name_of_its_loss():
+    from baselines_lite import deepq
+
+    with pytest.raises(UserError, match="after update 2 value_loss is not finite"):
+        deepq.learn("CartPole-v1", 200, nsteps=20, learning_starts=20, batch_size=4, lr=1e30, print_interval=1e9)
 
 
 def test_parameter_noise_holds_the_distance_that_epsilon_stands_for_though_rewards_are_scaled(monkeypatch):

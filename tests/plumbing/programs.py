@@ -613,7 +613,7 @@ def replay_steps_of_one_rank_equal_two(name):
             policy = QPolicy(box, choice, network_options={"num_hidden": 16}, seed=0, dtype=tf.float64)
             update = DeepqUpdate(policy, MpiAdam(policy.trainable_variables, comm, max_grad_norm=0.1),
                                  deepq_config.Config())
-            stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][2:]
+            stats = [update.step(Transitions(*(a[i] for a in part)), weights[i, columns], 1e-2)[1][1:]
                      for i in range(S)]
         else:
             policy = DeterministicPolicy(box, box, network_options={"sizes": "16,16"}, seed=0, dtype=tf.float64)
