@@ -54,7 +54,7 @@ def learn(env: EnvLike, total_timesteps: float | None = None, **options: Any) ->
         optimizer = MpiRmsProp(policy.trainable_variables, comm, decay=cfg.rms_decay, epsilon=cfg.rms_epsilon,
                                max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, optimizer, cfg)
-        collector = exp.collector()
+        collector = exp.collector(values=False)  # those of stored segments are found anew with each update
         # The number of replays is drawn alike on all ranks, so that their collectives match.
         rng, counts = stream(run.seed, "replay", exp.noise_rank), stream(run.seed, "replay counts")
         exp.keep(update=update, replay=rng, counts=counts)

@@ -285,10 +285,11 @@ def test_pictures_that_are_no_stack_are_not_taken_for_one():
         unstack(obs)
 
 
-def collected(network, count, cut_is_death=False, **options):
+def collected(network, count, cut_is_death=False, values=True, **options):
     policy = ActorQ(VECTOR, CHOICE, network=network, seed=0, **options)
     policy.pi_head.w.assign(policy.pi_head.w * 50)
-    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm(), cut_is_death=cut_is_death)
+    collector = Collector(make_vec_env(lambda: Short(VECTOR), 3), policy, 8, Comm(), cut_is_death=cut_is_death,
+                          values=values)
     return policy, [collector.collect() for _ in range(count)]
 
 
@@ -350,6 +351,21 @@ def test_time_limits_can_be_taken_for_deaths():
     _, (other,) = collected("mlp", 1)
     np.testing.assert_array_equal(rollout.dones, other.dones)
     assert (other.dones & ~other.terminated).any()
+
+
+@pytest.mark.parametrize("network", ["mlp", "lstm"])
+def test_nothing_is_valued_while_collecting(network, monkeypatch):
+    """But the final observations of cut episodes, with each update; the rest of a rollout is as ever."""
+    found = [collected(network, 3, values=values)[1] for values in (True, False)]
+    for one, other in zip(*found, strict=True):
+        assert np.isfinite(one.values).all() and np.isnan([other.values, other.next_values]).all()
+        for name in ("obs", "actions", "rewards", "terminated", "dones", "heads", "firsts", "next_obs", "next_states"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    valued, values = [], ActorQ.values
+    monkeypatch.setattr(ActorQ, "values", lambda self, *given: valued.append(len(given[0])) or values(self, *given))
+    acer.learn(lambda: Short(VECTOR), 8 * 2 * 6, num_env=2, nsteps=8, replay_start=0, buffer_size=80, network=network,
+               print_interval=1e9)
+    assert 0 < max(valued) < 2 * 8 / 2
 
 
 @pytest.mark.parametrize("ratio", [0.0, 3.0])

@@ -261,11 +261,11 @@ class Experiment(Report):
             rewards = np.sign(rewards)
         return rewards * self.run.reward_scale
 
-    def collector(self) -> Collector:
-        """What collects rollouts of `nsteps` steps with the policy, as the options say. Collective."""
+    def collector(self, values: bool = True) -> Collector:
+        """What collects rollouts of `nsteps` steps with the policy, as the options say; see Collector. Collective."""
         cfg = self.config
         return self._collecting(Collector, cfg.nsteps, self.comm, noise_rank=self.noise_rank,
-                                merge=cfg.statistics == "global", late=cut_early(self.venv))
+                                merge=cfg.statistics == "global", late=cut_early(self.venv), values=values)
 
     def replay_collector(self) -> ReplayCollector:
         """What collects steps with the policy into `buffer`, as the options say. Collective."""

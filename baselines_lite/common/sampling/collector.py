@@ -34,8 +34,9 @@ class Collector(Stateful):
     `shape_rewards` makes the rewards to train on from raw ones; one that is not finite raises UserError on all ranks.
     `cut_is_death` takes time limits for terminal states. `late` [N]: environments whose time limits come early in first
     episodes, which do not count as finished then. Statistics are merged over `comm`'s ranks after each rollout
-    unless `merge` is False. `resumed`: the environments are where they are to go on, and the rest is about to be
-    restored. `start`: when the run began, by time.perf_counter(); None: now.
+    unless `merge` is False. `values`: whether V is wanted; if not, a rollout's values and next_values are NaN.
+    `resumed`: the environments are where they are to go on, and the rest is about to be restored. `start`: when the run
+    began, by time.perf_counter(); None: now.
     An environment whose training episodes are parts of a longer one (lives of a game) says in
     infos[WHOLE_EPISODE_OVER] [N] when that has ended: only then does an episode count as finished in the log.
 
@@ -51,10 +52,11 @@ class Collector(Stateful):
     def __init__(self, venv: VectorEnv, policy: ActorCritic, nsteps: int, comm: Comm, *, seed: int = 0,
                  noise_rank: int | None = None, merge: bool = True, cut_is_death: bool = False,
                  shape_rewards: Callable[[np.ndarray], np.ndarray] = lambda rewards: rewards,
-                 late: np.ndarray | None = None, resumed: bool = False, start: float | None = None) -> None:
+                 late: np.ndarray | None = None, values: bool = True, resumed: bool = False, start: float | None = None
+                 ) -> None:
         self.venv, self.policy, self.comm, self._seed = venv, policy, comm, seed
         self._statistics_comm = comm if merge else Comm()
-        self.nsteps, self.num_env = nsteps, venv.num_envs
+        self.nsteps, self.num_env, self._valued = nsteps, venv.num_envs, values
         self.shape_rewards, self._cut_is_death = shape_rewards, cut_is_death
         self._next_step, self._late = venv.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP, late
         self._noise = stream(seed, "noise", comm.rank if noise_rank is None else noise_rank)
@@ -107,7 +109,7 @@ class Collector(Stateful):
             rows, beyond = self._live(self.nsteps, self._steps)
         raw, rewards, over = rows.pop("raw", None), rows.pop("rewards"), rows.pop("over")
         self._look("the reward", rewards, 1)
-        for values in (rows["next_values"], rows["values"]):
+        for values in (rows["next_values"], rows["values"]) if self._valued else ():
             self._look("the value of an observation", values, 1)
         if beyond is not None:
             self._look("the reward", np.where(beyond["live"], beyond["rewards"], 0.0), 1)
@@ -212,7 +214,9 @@ class Collector(Stateful):
         memory = (self._state, self._firsts) if recurrent else ()
         if recurrent:
             states[T] = self._state
-        if acted.values is None:
+        if not self._valued:
+            values[:] = np.nan
+        elif acted.values is None:
             values = policy.values(flatten(obs)).reshape(T + 1, N)
         else:
             values[T] = act(obs[T], None, *memory).values
@@ -253,7 +257,8 @@ class Collector(Stateful):
         values = values.copy()
         if ends:
             times, envs, features, *memory = (np.concatenate(parts) for parts in zip(*ends, strict=True))
-            values[times, envs] = self.policy.values(features, *memory)
+            if self._valued:
+                values[times, envs] = self.policy.values(features, *memory)
             obs = obs.copy()
             obs[times, envs] = features
         return values, obs

@@ -18,7 +18,7 @@ class Rollout:
     rewards: np.ndarray  # [T, N] as trained on: scaled, normalised
     terminated: np.ndarray  # [T, N] the transition led into a terminal state
     dones: np.ndarray  # [T, N] the transition ended its episode: terminated or truncated
-    values: np.ndarray  # [T, N] V(s_t)
+    values: np.ndarray  # [T, N] V(s_t); see Collector's `values`
     next_values: np.ndarray  # [T, N] V of the state that followed, before any reset
     heads: np.ndarray  # [T, N, n] what the distributions at s_t were made of: see policy.logp
     episodes: list[Episode]  # this rank's episodes that ended here: raw returns
