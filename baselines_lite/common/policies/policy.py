@@ -101,8 +101,8 @@ class Policy(tf.Module, Stateful):
 
     def build(self, size: Any, name: str) -> Any:
         """A network of this policy's kind, for features of that size."""
-        return build(self.network, size, rng=self.weights_rng, dtype=self.dtype, compute=self.compute,
-                              name=name, options=self.network_options)
+        return build(self.network, size, rng=self.weights_rng, dtype=self.dtype, compute=self.compute, name=name,
+                     options=self.network_options)
 
     def features(self, obs: Any, out: np.ndarray | None = None, raw: np.ndarray | None = None) -> np.ndarray:
         """Features [N, ...] of a batch of raw observations, normalised, to `out`; their raw vector [N, d] to `raw`."""

@@ -46,8 +46,8 @@ class QPolicy(Policy):
         self._q = Compiled(self.q, xla=False, any_batch=True)
 
     def _head(self, sizes: list[int], outputs: int, name: str) -> Sequential:
-        return dense_layers([self.net.out_size, *sizes, outputs], "relu", rng=self.weights_rng,
-                                     dtype=self.dtype, name=name)
+        return dense_layers([self.net.out_size, *sizes, outputs], "relu", rng=self.weights_rng, dtype=self.dtype,
+                            name=name)
 
     def q(self, features: tf.Tensor) -> tf.Tensor:
         """Q [B, K] of features [B, ...]."""
