@@ -138,6 +138,15 @@ def test_bfloat16_gradients_against_float32(network, activation, tolerance):
     np.testing.assert_allclose(policy16.logp(acted.heads, acted.actions), logp, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float32])
+def test_the_gradient_by_a_convolutions_bias_is_the_sum_of_all_positions(dtype):
+    """Of 25,600 ones, a number that bfloat16 holds. Op by op: a graph may leave it to oneDNN, on some processors."""
+    conv = Conv(1, 3, 1, 1, rng=np.random.default_rng(0), compute=dtype)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(tf.cast(conv(tf.zeros((64, 20, 20, 1), dtype)), tf.float32))
+    np.testing.assert_array_equal(tape.gradient(total, conv.b.variable), 25_600)
+
+
 def test_bfloat16_is_refused_where_it_has_no_use():
     with pytest.raises(UserError, match="bfloat16"):
         build("mlp", 3, compute=tf.bfloat16)
