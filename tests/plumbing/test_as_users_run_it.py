@@ -37,7 +37,7 @@ def train(name, network):
     env = f"baselines_lite.common.envs.toy_envs:Identity{'Box' if name == 'ddpg' else 'Discrete'}-v0"
     with patch.object(Experiment, "log", logging):
         registry.find(name).learn(env, 48, seed=3, network=network, print_interval=1e9, **SHORT[name])
-    return np.array(parameters), np.array(figures)
+    return np.array(parameters), np.array(figures, float)  # None, an empty cell, is NaN
 
 
 def differences(one, other):
