@@ -21,7 +21,8 @@ class Config(ValueFitConfig):
     lr: Schedule = option(Schedule("3e-4"), "Adam's learning rate for the policy", low=0)
 
 
-_PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-1.0, normalize_observations=True, normalize_rewards=True)
+_PHYSICS = dict(num_env=8, nsteps=256, lr="1e-3", logstd_init=-1.0, normalize_observations=True,
+                normalize_rewards=True)
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
