@@ -33,6 +33,10 @@ from safetensors.numpy import load_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from baselines_lite.common.experiment.logger import provenance  # noqa: E402  (the path comes first)
+
 BIN = Path(sys.executable).parent
 CLOCKS = ("sps", "time_", "share_")
 
@@ -191,12 +195,8 @@ def torture(name: str, kills: int, rng: random.Random) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with "+changes" where the package has some: results in this folder are none."""
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
-
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", "baselines_lite")
-    return git("rev-parse", "HEAD") + "+changes" * bool(changes)
+    """The commit of the package that is measured, with "+changes" where it has some; results are none."""
+    return provenance()["commit"] or ""
 
 
 def main() -> int:

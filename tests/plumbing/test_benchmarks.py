@@ -318,12 +318,12 @@ def test_tables_say_of_which_code_a_result_is(monkeypatch):
 
 def test_a_measurement_notes_changes_that_no_commit_has(tmp_path, monkeypatch):
     """Of the package, not of the results that are being measured."""
-    monkeypatch.setattr(torture, "ROOT", tmp_path)
+    monkeypatch.setattr("baselines_lite.__file__", str(tmp_path / "baselines_lite/__init__.py"))
 
     def git(*arguments):
         subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True)
 
-    files = [tmp_path / name for name in ("benchmarks/speed.json", "baselines_lite/code.py")]
+    files = [tmp_path / name for name in ("benchmarks/speed.json", "baselines_lite/__init__.py")]
     for path in files:
         path.parent.mkdir()
         path.write_text("")
