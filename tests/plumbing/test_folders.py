@@ -44,6 +44,24 @@ def test_whoever_asks_for_a_name_at_once_gets_a_folder_of_its_own(tmp_path):
         folders.own_folder(str(tmp_path / "file/a"))
 
 
+@pytest.mark.parametrize("left", ["runs/a", "runs", "nothing"])
+def test_what_another_rank_has_begun_to_remove_is_removed_wholly(left, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if left != "nothing":
+        os.makedirs(left)
+    folders.unused.append("runs/a")
+    folders.remove_unused()
+    assert os.listdir() == [] and folders.unused == []
+
+
+def test_what_is_not_empty_stays(tmp_path):
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/other").mkdir()
+    folders.unused.append(str(tmp_path / "runs/a"))
+    folders.remove_unused()
+    assert os.listdir(tmp_path / "runs") == ["other"]
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

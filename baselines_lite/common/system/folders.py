@@ -121,7 +121,16 @@ unused: list[str] = []  # folders that were made for a run and that nothing has 
 
 
 def remove_unused() -> None:
-    """Removes the folders that are still empty."""
+    """Removes the folders that are still empty, and those around them that then are.
+
+    Also around one that is gone: the rank that removed it may have been ended before it could go on.
+    """
     while unused:
-        with contextlib.suppress(OSError):
-            os.removedirs(unused.pop())
+        folder = Path(unused.pop())
+        for empty in (folder, *folder.parents[:-1]):
+            try:
+                empty.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:  # something is in it
+                break
