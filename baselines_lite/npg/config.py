@@ -38,7 +38,7 @@ _PHYSICS = dict(num_env=8, nsteps=256, logstd_init=-0.5, normalize_observations=
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
         "classic_control": dict(num_env=8, nsteps=128, step_kl="linear:0.01", vf_minibatches=8,
-                                normalize_observations=True),
+                                normalize_observations=True, normalize_rewards=True),
         "mujoco": _PHYSICS,
         "box2d": _PHYSICS,
         "atari": dict(network="cnn_small", num_env=8, nsteps=64, vf_minibatches=8, fisher_every=2),
