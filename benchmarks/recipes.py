@@ -92,15 +92,16 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
             for recipe, by_env in scores.items()]
     told = []
     for recipe in dict(runs):
-        commands: dict[str, dict[str, dict[str, None]]] = {}  # by flags and commit the environments
-        for run in (run for other, run in runs if other == recipe):
-            flags = " ".join(f"--{flag}={value}" for flag, value in run["job"]["flags"].items())
-            commit = short(run["code"])
-            commands.setdefault(flags, {}).setdefault(commit, {})[run["job"]["env"]] = None
+        commands: dict[str, dict[str, dict[str, None]]] = {}  # by command and commit the environments
+        for job, code in ((run["job"], run["code"]) for other, run in runs if other == recipe):
+            launch = f"mpirun -np {job['ranks']} " if job["ranks"] > 1 else ""
+            flags = " ".join(f"--{flag}={value}" for flag, value in job["flags"].items())
+            command = f"{launch}baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}"
+            commands.setdefault(command, {}).setdefault(short(code), {})[job["env"]] = None
         several = sum(map(len, commands.values())) > 1
-        told += [f"- {recipe}: `baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}`, " + ", ".join(
+        told += [f"- {recipe}: `{command}`, " + ", ".join(
             commit + f" ({', '.join(envs)})" * several for commit, envs in commits.items())
-            for flags, commits in commands.items()]
+            for command, commits in commands.items()]
     head = ["recipe", *envs, *(["worst, 0 random to 1 reference"] if scaled else [])]
     words = ("Made by `python -m benchmarks.recipes`: means of the last 100 episodes of training; in brackets the "
              "seeds, from five on Student's 95% interval.")

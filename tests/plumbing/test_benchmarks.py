@@ -124,12 +124,12 @@ def test_the_report(written):
 
 def test_recipes_are_compared(tmp_path, uncompiled, capsys):
     """By the worst of their tasks."""
-    for name, rate in ("slow", "0"), ("fast", "1e-3"):
+    for name, rate, ranks in ("slow", "0", 1), ("fast", "1e-3", 2):
         for seed in (10, 11):
             folder, flags = tmp_path / f"{name}/ppo2/seed{seed}", {"lr": rate, "num_timesteps": "512"}
             ppo2.learn("CartPole-v1", 512, lr=rate, noptepochs=1, log_path=folder, seed=seed, print_interval=1e9)
             (folder / "result.json").write_text(json.dumps({
-                "status": 0, "job": {"alg": "ppo2", "env": "CartPole-v1", "seed": seed, "flags": flags},
+                "status": 0, "job": {"alg": "ppo2", "env": "CartPole-v1", "seed": seed, "ranks": ranks, "flags": flags},
                 "code": {"commit": "0123456789", "dirty": True}}))
     recipes.main(["rates", str(tmp_path / "slow"), str(tmp_path / "fast"), f"--results={tmp_path / 'results'}"])
     place = tmp_path / "results/experiments/ppo2/rates"
@@ -138,8 +138,10 @@ def test_recipes_are_compared(tmp_path, uncompiled, capsys):
     ends = [float((place / f"slow-CartPole-v1-seed{seed}.csv").read_text().splitlines()[-1].split(",")[2])
             for seed in (10, 11)]
     assert f"({ends[0]:.1f}, {ends[1]:.1f})" in text, "a curve that is kept ends with its score"
-    assert "- fast: `baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr=1e-3 --num_timesteps=512`, 0123456+" in text
-    other = {"status": 0, "job": {"alg": "a2c", "env": "CartPole-v1", "seed": 0, "flags": {"lr": "1"}}}
+    command = "baselines-lite --alg=ppo2 --env=ENV --seed=SEED --lr="
+    assert f"- slow: `{command}0 --num_timesteps=512`, 0123456+" in text
+    assert f"- fast: `mpirun -np 2 {command}1e-3 --num_timesteps=512`, 0123456+" in text
+    other = {"status": 0, "job": {"alg": "a2c", "env": "CartPole-v1", "seed": 0, "ranks": 1, "flags": {"lr": "1"}}}
     for name, words in (("mixed/a/seed0", "differ in --lr"), ("none", "no run of a sweep in"),
                         ("others/a/seed0", "runs of a2c and ppo2")):
         (tmp_path / name).mkdir(parents=True)
@@ -151,8 +153,8 @@ def test_recipes_are_compared(tmp_path, uncompiled, capsys):
         assert recipes.main(["more", *folders, f"--results={tmp_path / 'results'}"]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "results/experiments/ppo2/more").exists()
-    run = {"job": {"env": "A", "flags": {}}, "code": {"commit": "0123456789", "dirty": False}}
-    other = {"job": {"env": "B", "flags": {}}, "code": {"commit": "abcdef0123", "dirty": False}}
+    run = {"job": {"env": "A", "ranks": 1, "flags": {}}, "code": {"commit": "0123456789", "dirty": False}}
+    other = {"job": {"env": "B", "ranks": 1, "flags": {}}, "code": {"commit": "abcdef0123", "dirty": False}}
     told = recipes.page("rates", "ppo2", [("fast", run), ("fast", other)], {"fast": {"A": [1.0], "B": [2.0]}})
     assert told.endswith(", 0123456 (A), abcdef0 (B)\n"), "one commit was told for the runs of two"
     assert {path.name for path in place.iterdir()} == {"README.md", "curves.png"} | {
