@@ -162,11 +162,13 @@ def speed() -> str:
             shares = {k.removeprefix("share_"): v for k, v in r["shares"].items() if v >= 0.005}
             middle = [f"{statistics.median(r[k]):,.0f}" for k in ("ours_sps", "peer_sps")]
             code, _, changes = r["commit"].partition("+")
-            body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}", f"{r['target']:g}",
+            body.append([name, middle[0], f"{r['peer']} {middle[1]}", f"{r['ratio']:.2f}",
+                         f"{r['default_ratio']:.2f}" if "default_ratio" in r else "", f"{r['target']:g}",
                          ", ".join(f"{k} {v:.0%}" for k, v in shares.items()),
                          f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else "",
                          short({"commit": code, "dirty": changes})])
-    return markdown(["workload", "ours", "peer", "ratio", "goal", "where our time goes", "memory", "commit"], *body)
+    head = ["workload", "ours", "peer", "ratio", "by default", "goal", "where our time goes", "memory", "commit"]
+    return markdown(head, *body)
 
 
 if __name__ == "__main__":
