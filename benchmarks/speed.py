@@ -91,6 +91,7 @@ WORKLOADS = {
     "ppo2-halfcheetah-8": ppo("ppo2", num_env=8, steps=61_440, nsteps=256, nminibatches=32, noptepochs=10, target=6.0,
                               **HALFCHEETAH),
     "ppo2-cartpole-8": ppo("ppo2", "CartPole-v1", 8, 204_800, 128, 4, 4, 5.5),
+    "ppo2-cartpole-8-native": ppo("ppo2", "CartPole-v1", 8, 204_800, 128, 4, 4, 5.5, flags=dict(vec="native")),
     "ppo2-pong": ppo("ppo2", PONG, 8, 12_288, 128, 4, 4, 1.8, pixels=True),
     "ppo2-pong-bfloat16": ppo("ppo2", PONG, 8, 12_288, 128, 4, 4, 3.3, pixels=True, flags=dict(dtype="bfloat16")),
     "ppo1-halfcheetah-1": ppo("ppo1", num_env=1, steps=40_960, nsteps=2048, nminibatches=32, noptepochs=10, target=6.0,
