@@ -21,6 +21,7 @@ import numpy as np
 
 from baselines_lite.common.experiment.plotting import plot_curves
 from baselines_lite.common.system.errors import UserError
+from baselines_lite.runs.jobs import Job
 from baselines_lite.runs.logs import read_run
 from baselines_lite.runs.table import markdown
 from benchmarks.report import cell
@@ -94,9 +95,7 @@ def page(name: str, algorithm: str, runs: Sequence[tuple[str, Mapping[str, Any]]
     for recipe in dict(runs):
         commands: dict[str, dict[str, dict[str, None]]] = {}  # by command and commit the environments
         for job, code in ((run["job"], run["code"]) for other, run in runs if other == recipe):
-            launch = f"mpirun -np {job['ranks']} " if job["ranks"] > 1 else ""
-            flags = " ".join(f"--{flag}={value}" for flag, value in job["flags"].items())
-            command = f"{launch}baselines-lite --alg={algorithm} --env=ENV --seed=SEED {flags}"
+            command = Job(algorithm, "ENV", job["flags"], job["ranks"], seed="SEED").command
             commands.setdefault(command, {}).setdefault(short(code), {})[job["env"]] = None
         several = sum(map(len, commands.values())) > 1
         told += [f"- {recipe}: `{command}`, " + ", ".join(
