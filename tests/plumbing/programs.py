@@ -4,6 +4,7 @@ Those that come to their end on a rank print "NAME,ARGUMENT: agrees", and the fi
 `--each FOLDER` all are run whatever becomes of them; files there tell what went wrong on each rank: see `each`.
 """
 
+import dataclasses
 import faulthandler
 import functools
 import itertools
@@ -660,7 +661,7 @@ def steps_of_one_rank_equal_two(name):
 
     from baselines_lite.acktr import acktr
     from baselines_lite.common.networks.flat import get_flat
-    from baselines_lite.common.optim import losses
+    from baselines_lite.common.optim import losses, minibatch
     from baselines_lite.common.optim.kfac import Kfac
     from baselines_lite.common.optim.minibatch import Minibatches
     from baselines_lite.common.optim.mpi_adam import MpiAdam
@@ -735,11 +736,13 @@ def steps_of_one_rank_equal_two(name):
                 stats = update(rollout, part["advs"], part["returns"], 1.0) | {"beta": update.beta}
         return get_flat(policy.trainable_variables), stats
 
-    mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world, local)
     together, stats = run(slice(None), Comm(), whole)
-    np.testing.assert_allclose(mine, together, rtol=1e-6, atol=1e-9)
-    for key, value in stats.items():
-        np.testing.assert_allclose(my_stats[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
+    for light in (minibatch.LIGHT, -1):  # all ranks' minibatches, or gradients that an Allreduce averages
+        with patch.object(minibatch, "LIGHT", light):
+            mine, my_stats = run(slice(world.rank * N, (world.rank + 1) * N), world, local)
+        np.testing.assert_allclose(mine, together, rtol=1e-6, atol=1e-9)
+        for key, value in stats.items():
+            np.testing.assert_allclose(my_stats[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
 
 
@@ -892,6 +895,7 @@ def one_rank_equals_two(target_kl):
     import tensorflow as tf
 
     from baselines_lite.common.networks.flat import get_flat
+    from baselines_lite.common.optim import minibatch
     from baselines_lite.common.optim.mpi_adam import MpiAdam
     from baselines_lite.common.policies.actor_critic import ActorCritic
     from baselines_lite.common.sampling.rollout import Rollout
@@ -911,7 +915,7 @@ def one_rank_equals_two(target_kl):
     start = ActorCritic(space, space, seed=0, dtype=tf.float64)
     heads = start.compiled_actor()(obs.reshape(-1, d), None).heads.reshape(T, 2 * N, d)
 
-    def run(columns, comm, indices):
+    def run(columns, comm, indices, light=minibatch.LIGHT, cfg=cfg):
         policy = ActorCritic(space, space, seed=0, dtype=tf.float64)
         adam = MpiAdam(policy.trainable_variables, comm, max_grad_norm=cfg.max_grad_norm)
         update = Update(policy, adam, cfg, comm, rng)
@@ -919,18 +923,26 @@ def one_rank_equals_two(target_kl):
         part = [a[:, columns] for a in (obs, actions, advs, returns, values, heads)]
         none = np.zeros_like(part[2], bool)
         rollout = Rollout(part[0], part[1], part[2], none, none, part[4], part[4], part[5], [], 0.0, 0.0)
-        stats = update(rollout, part[2], part[3], 1.0)
+        with patch.object(minibatch, "LIGHT", light):
+            assert update.minibatches.steps_alone(len(indices[0])) == (comm.size == 1 or light > 0)
+            stats = update(rollout, part[2], part[3], 1.0)
         return get_flat(policy.trainable_variables), stats
 
     # Sample t * N + n of rank r is sample t * 2N + r * N + n of the whole.
     local = np.stack([np.random.default_rng(e).permutation(T * N) for e in range(3)]).reshape(12, -1).astype(np.int32)
     t, n = np.divmod(local, N)
     whole = np.concatenate([t * 2 * N + r * N + n for r in range(2)], axis=1).astype(np.int32)
-    mine, my_stats = run(slice(comm.rank * N, (comm.rank + 1) * N), comm, local)
+    own = slice(comm.rank * N, (comm.rank + 1) * N)
     together, stats = run(slice(None), Comm(), whole)
-    np.testing.assert_allclose(mine, together, rtol=1e-9, atol=1e-12)
-    for name, value in stats.items():
-        np.testing.assert_allclose(my_stats[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    for light in (minibatch.LIGHT, -1):  # all ranks' minibatches, or gradients that an Allreduce averages
+        mine, my_stats = run(own, comm, local, light)
+        np.testing.assert_allclose(mine, together, rtol=1e-9, atol=1e-12)
+        for name, value in stats.items():
+            np.testing.assert_allclose(my_stats[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    by_rank = dataclasses.replace(cfg, adv_moments="rank")
+    (alone, _), (averaged, _) = (run(own, comm, local, light, by_rank) for light in (minibatch.LIGHT, -1))
+    np.testing.assert_allclose(alone, averaged, rtol=1e-9, atol=1e-12)
+    assert not np.allclose(alone, mine, rtol=1e-6)
     assert not np.array_equal(mine, get_flat(start.trainable_variables))
 
 
