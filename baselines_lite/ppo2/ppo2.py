@@ -88,7 +88,8 @@ class Update(Stateful):
         self.moments_comm = comm if cfg.adv_moments == "global" else Comm()
         self.length = cfg.sequence_length() if policy.recurrent else 1
         parts = policy, optimizer, lambda batch, clips: loss_and_stats(policy, cfg, batch, clips[0], clips[1]), STATS
-        self.minibatches = (Minibatches(*parts, cfg.target_kl and ("approxkl", 1.5 * cfg.target_kl))
+        self.minibatches = (Minibatches(*parts, cfg.target_kl and ("approxkl", 1.5 * cfg.target_kl),
+                                        joined=cfg.adv_moments == "global")
                             if optimizer.comm.size == comm.size else  # each rank has an optimizer of its own:
                             LocalMinibatches(*parts, comm=comm, epochs=cfg.epochs_at_once))
 

@@ -88,7 +88,7 @@ STEPS = ["a2c", "acktr", "vpg", "npg:cg", "npg:explicit", "trpo_mpi:kl", "trpo_m
          "ppo1:kl_fixed", "ppo1:kl_adaptive"]
 ON_TWO_RANKS = [
     *(f"equal_parameters,{name}" for name in ALGORITHMS if name not in REPLAY),
-    "equal_parameters,ppo2,CartPole-v1,10,sync=epoch",
+    *(f"equal_parameters,ppo2,CartPole-v1,10,{option}" for option in ("sync=epoch", "adv_moments=rank")),
     *(f"equal_parameters,{name},PongNoFrameskip-v4,5" for name in ("ppo2", "trpo_mpi", "acer")),
     *(f"{what},{name}" for what in ("equal_parameters_with_replay", "replay_steps_of_one_rank_equal_two")
       for name in REPLAY),

@@ -51,19 +51,16 @@ def shuffled(rng: np.random.Generator, count: int, epochs: int, nminibatches: in
     return np.concatenate(each).reshape(epochs * nminibatches, size).astype(np.int32)
 
 
-def of_all_ranks(comm: Comm, data: Batch, indices: np.ndarray, each: Mapping[str, np.ndarray]
-                 ) -> tuple[Batch, np.ndarray, dict[str, np.ndarray]]:
+def of_all_ranks(comm: Comm, data: Batch, indices: np.ndarray) -> tuple[Batch, np.ndarray]:
     """Minibatches of N ranks joined: the first with the first of every other rank, and so on. One collective.
 
-    Samples [B, ...] become [N B, ...], indices [count, b] become [count, N b], figures of minibatches [count] become
-    figures of their samples [count, N b], each its own rank's.
+    Samples [B, ...] become [N B, ...], indices [count, b] become [count, N b].
     """
-    everyone = comm.gather(({name: array.numpy() for name, array in data.items()}, indices, each))
-    samples, picked, figures = zip(*everyone, strict=True)
-    together = {name: tf.constant(np.concatenate([part[name] for part in samples])) for name in data}
+    everyone = comm.gather(({name: array.numpy() for name, array in data.items()}, indices))
+    samples, picked = zip(*everyone, strict=True)
     offsets = np.arange(comm.size, dtype=np.int32) * next(iter(data.values())).shape[0]
-    return (together, np.concatenate([rows + offset for rows, offset in zip(picked, offsets, strict=True)], axis=1),
-            {name: np.repeat([of[name] for of in figures], indices.shape[1], axis=0).T for name in each})
+    return ({name: tf.constant(np.concatenate([part[name] for part in samples])) for name in data},
+            np.concatenate([rows + offset for rows, offset in zip(picked, offsets, strict=True)], axis=1))
 
 
 class Minibatches(Stateful):
@@ -71,20 +68,21 @@ class Minibatches(Stateful):
 
     One process: XLA compiles the whole loop. Several: it compiles the gradient, and TensorFlow runs the loop around
     that, the Allreduce of [gradient, stats] and the step. Several on one host, where little is to be computed: each
-    takes the minibatches of all and does as one process does; the gradient of joined minibatches is the mean of theirs.
-    Convolutions on a CPU: TensorFlow runs all of it.
+    takes the minibatches of all and does as one process does. Where a loss is a mean over samples, the gradient of
+    joined minibatches is the mean of theirs. Convolutions on a CPU: TensorFlow runs all of it.
 
     `stats` names the loss's figures. With `stop_at=(name, limit)` no step is taken, and none after it, on a minibatch
     whose figure of that name exceeds the limit; `stopped` says whether the last call ended so, on all ranks alike, and
-    `share` how much of its minibatches it looked at.
+    `share` how much of its minibatches it looked at. `joined=False`: ranks' minibatches are never joined, as where a
+    rank's figures `per_minibatch` are its own.
     """
 
     STATE = ("optimizer",)
 
     def __init__(self, policy: ActorCritic, optimizer: MpiOptimizer, loss: Loss, stats: Sequence[str],
-                 stop_at: tuple[str, float] | None = None) -> None:
+                 stop_at: tuple[str, float] | None = None, joined: bool = True) -> None:
         self.policy, self.optimizer, self.loss, self.stats = policy, optimizer, loss, tuple(stats)
-        self.stop_at, self.stopped, self.share = stop_at, False, 1.0
+        self.stop_at, self.stopped, self.share, self.joined = stop_at, False, 1.0, joined
         self._no_constants = tf.constant((), policy.dtype)
         xla = policy.prefers_xla
         self._alone = Compiled(partial(self._all_minibatches, graph(self._gradient_of_one, xla=False)), xla=xla)
@@ -96,18 +94,18 @@ class Minibatches(Stateful):
                  per_minibatch: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
         """Takes a step on each of the minibatches that `indices` [count, size] picks from `data`, in turn.
 
-        None: one step on all of the data. `per_minibatch` are figures [count] that the loss finds in its batch by name,
-        as [] or [b]. Returns the stats' means over the minibatches that were looked at.
+        None: one step on all of the data. `per_minibatch` are figures [count] that the loss finds in its batch by name.
+        Returns the stats' means over the minibatches that were looked at.
         """
         dtype = self.policy.dtype
         constants = tf.constant(constants, dtype) if constants else self._no_constants
         if indices is None:
             means = self._whole_batch(lr, data, constants)[0].numpy()[:-1]  # without the norm
         else:
-            each, comm, alone = per_minibatch or {}, self.optimizer.comm, self.steps_alone(indices.shape[1])
+            comm, alone = self.optimizer.comm, self.steps_alone(indices.shape[1])
             if alone and comm.size > 1:
-                data, indices, each = of_all_ranks(comm, data, indices, each)
-            each = {name: tf.constant(array, dtype) for name, array in each.items()}
+                data, indices = of_all_ranks(comm, data, indices)
+            each = {name: tf.constant(array, dtype) for name, array in (per_minibatch or {}).items()}
             steps = self._alone if alone else self._averaging
             total, count, close = steps(tf.constant(np.asarray(lr), dtype), data, tf.constant(indices), each, constants)
             means = total.numpy() / count.numpy()
@@ -121,8 +119,9 @@ class Minibatches(Stateful):
         """
         comm = self.optimizer.comm
         work = (comm.size - 1) * samples * sum(v.shape.num_elements() for v in self.optimizer.variables)
-        return comm.size == 1 or (work <= LIGHT and comm.local_size == comm.size and self.policy.prefers_xla
-                                  and not self.policy.recurrent and not tf.config.list_logical_devices("GPU"))
+        return comm.size == 1 or (self.joined and work <= LIGHT and comm.local_size == comm.size
+                                  and self.policy.prefers_xla and not self.policy.recurrent
+                                  and not tf.config.list_logical_devices("GPU"))
 
     def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
         """(gradient, stats) of a batch."""
