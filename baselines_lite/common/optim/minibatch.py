@@ -118,10 +118,11 @@ class Minibatches(Stateful):
         Ranks on different processors, or on GPUs, would not find the same to the bit.
         """
         comm = self.optimizer.comm
+        if comm.size == 1:
+            return True
         work = (comm.size - 1) * samples * sum(v.shape.num_elements() for v in self.optimizer.variables)
-        return comm.size == 1 or (self.joined and work <= LIGHT and comm.local_size == comm.size
-                                  and self.policy.prefers_xla and not self.policy.recurrent
-                                  and not tf.config.list_logical_devices("GPU"))
+        return (self.joined and work <= LIGHT and comm.local_size == comm.size and self.policy.prefers_xla
+                and not self.policy.recurrent and not tf.config.list_logical_devices("GPU"))
 
     def _gradient(self, batch: Batch, constants: tf.Tensor) -> tuple[Gradient, tf.Tensor]:
         """(gradient, stats) of a batch."""
