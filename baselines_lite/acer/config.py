@@ -50,9 +50,12 @@ class Config(RolloutConfig):
                             "Lower replay_start, or give replay_ratio=0")
 
 
+_CONTROL = dict(num_env=8, value_network="copy", replay_start=1000)
+
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
-        "classic_control": dict(num_env=8, lr="linear:2e-3", value_network="copy", replay_start=1000),
+        "classic_control": dict(_CONTROL, lr="linear:2e-3"),
+        "box2d": dict(_CONTROL, lr="linear:4e-3"),
         "atari": dict(network="cnn", lr="2e-3", max_grad_norm=0.5, replay_start=1000),
     },
     "baselines": {
