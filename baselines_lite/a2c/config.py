@@ -38,7 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "classic_control": dict(num_env=8, nsteps=8, lam=0.95, lr="linear:3e-3", ent_coef=0.0, value_network="copy",
                                 normalize_observations=True, normalize_rewards=True),
         "mujoco": dict(_PHYSICS, lr="linear:2e-3"),
-        "box2d": _PHYSICS,
+        "box2d": dict(_PHYSICS, nsteps=32, gamma=0.995, lr="linear:3e-3"),
         "atari": dict(network="cnn", lr="linear:2e-3"),
     },
     "baselines": {
