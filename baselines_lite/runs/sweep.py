@@ -115,14 +115,23 @@ def combinations(options: SweepOptions, flags: Mapping[str, str | None]) -> list
 
 
 def split(name: str, text: str, at: str = ",") -> list[str]:
-    """The parts of a flag's text. Raises UserError for an empty one and for one that is there twice."""
+    """The parts of a flag's text. Raises UserError for an empty one and for one that is there twice (1e-3, 0.001)."""
     parts = [part.strip() for part in text.split(at)]
+    meant = [number(part) for part in parts]
     for part in parts:
         if not part:
             raise UserError(f"--{name}={text} has an empty part")
-        if parts.count(part) > 1:
+        if meant.count(number(part)) > 1:
             raise UserError(f"--{name}={text} has {part} twice")
     return parts
+
+
+def number(text: str) -> float | str:
+    """The number that a text is, or else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def alternatives(name: str, text: str, algorithm: ModuleType) -> list[str]:

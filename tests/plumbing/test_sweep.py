@@ -146,7 +146,8 @@ def test_every_combination_is_a_job():
         "--env=A --lrr=3": "unknown flag '--lrr'; did you mean --lr",
         "--env=A --seed=3": "--seed has no meaning in a sweep: give --seeds",
         "--env=A --play=true": "--play has no meaning in a sweep",
-        "--env=A --lr=1,2,1": "--lr=1,2,1 has 1 twice", "--env=A, --lr=1": "--env=A, has an empty part",
+        "--env=A --lr=1,2,1": "--lr=1,2,1 has 1 twice",
+        "--env=A --lr=1e-3,0.001": "--lr=1e-3,0.001 has 1e-3 twice", "--env=A, --lr=1": "--env=A, has an empty part",
         "--env=A --seeds=4-0": "--seeds must be such as", "--env=A --seeds=0-2,1": "has a seed twice",
         "--lr=1": "which environments", "--alg=ppo3 --env=A": "unknown algorithm 'ppo3'",
     }.items():
