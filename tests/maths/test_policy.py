@@ -1,6 +1,8 @@
 """Networks and the policy: two backends that agree, initial values, and streams of random numbers."""
 
+import copy
 import json
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +16,9 @@ from baselines_lite.common.networks.layers import Activation, Sequential, orthog
 from baselines_lite.common.networks.observations import brief
 from baselines_lite.common.networks.parameters import weights
 from baselines_lite.common.policies.actor_critic import ActorCritic
+from baselines_lite.common.policies.deterministic_policy import DeterministicPolicy
+from baselines_lite.common.policies.q_policy import QPolicy
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import env_seeds, stream
 
 BOX, DISCRETE = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(5)
@@ -29,12 +34,12 @@ def test_numpy_acting_is_compiled_acting(action_space, options, rows):
     for variable in policy.trainable_variables:  # away from the initial zeros
         variable.assign_add(rng.normal(scale=0.1, size=variable.shape))
     features = rng.normal(size=(rows, 11)).astype(np.float32)
-    copy = features.copy()
+    given = features.copy()
     noise = policy.pdtype.noise(rng, (rows,))
     for draw in (noise, None):
         numpy, compiled = policy.actor()(features, draw), policy.compiled_actor()(features, draw)
         np.testing.assert_allclose(numpy.actions, compiled.actions, atol=1e-5)
-    np.testing.assert_array_equal(features, copy)  # acting must not write into the rollout
+    np.testing.assert_array_equal(features, given)  # acting must not write into the rollout
 
 
 @pytest.mark.parametrize("name", Activation.FUNCTIONS)
@@ -57,14 +62,40 @@ def test_a_network_that_begins_with_an_activation_leaves_its_input_alone(name):
     try:
         policy = ActorCritic(BOX, DISCRETE, network="begins", seed=0)
         features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-        copy = features.copy()
+        given = features.copy()
         heads, values = policy.actor()(features, None).heads, policy.values(features)
-        np.testing.assert_array_equal(features, copy)
+        np.testing.assert_array_equal(features, given)
         compiled = policy.compiled_actor()(features, None)
         np.testing.assert_allclose(heads, compiled.heads, atol=1e-6)
         np.testing.assert_allclose(values, compiled.values, atol=1e-6)
     finally:
         del NETWORKS["begins"]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
+@pytest.mark.parametrize("make", [
+    lambda: ActorCritic(BOX, DISCRETE, network="lstm", network_options={"nlstm": 8}, normalize_observations=True),
+    lambda: DeterministicPolicy(BOX, BOX, dtype=tf.float64, seed=3), lambda: QPolicy(BOX, DISCRETE, epsilon=0.5)])
+def test_a_policy_can_be_copied_and_pickled(make, duplicate, tmp_path):
+    """The other draws what the one would have drawn, has the same file, and goes its own way."""
+    policy, rng, obs = make(), np.random.default_rng(0), np.ones((8, 3), np.float32)
+    policy.info = {"algorithm": "none", "env": "A-v0"}
+    if policy.normalize.obs:
+        policy.normalize.update_obs(rng.normal(size=(50, 3)), Comm())
+    policy.predict(obs)  # and its stream has begun
+    for variable in policy.trainable_variables:
+        variable.assign_add(rng.normal(scale=0.1, size=variable.shape))
+    other = duplicate(policy)
+    assert repr(other) == repr(policy) and other.info == policy.info
+    actions, kept = other.predict(obs)[0], weights(policy)
+    np.testing.assert_array_equal(actions, policy.predict(obs)[0])
+    for name, each in {"policy": policy, "other": other}.items():
+        each.save(str(tmp_path / name))
+    assert (tmp_path / "policy").read_bytes() == (tmp_path / "other").read_bytes()
+    before = {path: parameter.numpy() for path, parameter in kept.items()}
+    for variable in other.trainable_variables:
+        variable.assign_add(tf.ones_like(variable))
+    assert all(np.array_equal(before[path], parameter.numpy()) for path, parameter in kept.items())
 
 
 def test_an_actor_keeps_its_weights_and_step_uses_the_present_ones():

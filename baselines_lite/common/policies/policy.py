@@ -6,6 +6,7 @@ what is evaluated are normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -98,6 +99,15 @@ class Policy(tf.Module, Stateful):
         for path, parameter in mine.items():
             theirs[path].assign(parameter.numpy())
         return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as on its way to another process, or copied, it is made anew and given its state."""
+        make = functools.partial(type(self), **self.settings, dtype=self.dtype)
+        return make, (self.observation_space, self.action_space), {"info": self.info, "state": self.state()}
+
+    def __setstate__(self, given: dict[str, Any]) -> None:
+        self.info = given["info"]
+        self.restore(given["state"])
 
     def build(self, size: Any, name: str) -> Any:
         """A network of this policy's kind, for features of that size."""
