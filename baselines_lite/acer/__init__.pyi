@@ -35,6 +35,8 @@ def learn(
     ent_coef: float = 0.01,
     q_coef: float = 0.5,
     max_grad_norm: float | None = 10.0,
+    normalize_observations: bool = False,
+    normalize_rewards: bool = False,
     replay_ratio: float = 4.0,
     buffer_size: int = 50000,
     replay_start: int = 10000,
@@ -120,6 +122,8 @@ def learn(
     ent_coef: weight of the entropy bonus
     q_coef: weight of the action values' loss
     max_grad_norm: the averaged gradient is scaled down to this norm; none: off
+    normalize_observations: normalise observations by running statistics, as these were when they came
+    normalize_rewards: divide rewards by the running deviation of their discounted sum, as it was when they came
     replay_ratio: mean number of replayed batches per new one
     buffer_size: latest steps that are kept of each environment, in whole segments
     replay_start: steps of each environment before the first replay

@@ -75,8 +75,9 @@ def actor_q(exp: Experiment, network_options: dict[str, Any]) -> ActorQ:
     """The policy that an experiment's Config describes."""
     cfg, venv = exp.config, exp.venv
     return ActorQ(venv.single_observation_space, venv.single_action_space, network=cfg.network,
-                  network_options=network_options, value_network=cfg.value_network, joined=True, seed=exp.run.seed,
-                  compute=exp.run.dtype)
+                  network_options=network_options, value_network=cfg.value_network, joined=True,
+                  normalize_observations=cfg.normalize_observations, normalize_rewards=cfg.normalize_rewards,
+                  reward_gamma=cfg.gamma, seed=exp.run.seed, compute=exp.run.dtype)
 
 
 def replay_buffer(exp: Experiment) -> Replay:

@@ -26,6 +26,10 @@ class Config(RolloutConfig):
     max_grad_norm: float | None = option(10.0, "the averaged gradient is scaled down to this norm; none: off", above=0)
     value_network: str = option("shared", "'shared': action values are a head on the policy's network, 'copy': on "
                                 "their own", choices=("shared", "copy"))
+    normalize_observations: bool = option(False, "normalise observations by running statistics, as these "
+                                         "were when they came")
+    normalize_rewards: bool = option(False, "divide rewards by the running deviation of their discounted sum, as it "
+                                     "was when they came")
     replay_ratio: float = option(4.0, "mean number of replayed batches per new one", low=0)
     buffer_size: int = option(50_000, "latest steps that are kept of each environment, in whole segments", low=1)
     replay_start: int = option(10_000, "steps of each environment before the first replay", low=0)

@@ -293,10 +293,15 @@ def collected(network, count, cut_is_death=False, values=True, **options):
     return policy, [collector.collect() for _ in range(count)]
 
 
-@pytest.mark.parametrize(("network", "value_network"), [("mlp", "copy"), ("lstm", "shared"), ("lstm", "copy")])
-def test_segments_give_back_what_the_policy_thought(network, value_network):
-    """log mu, and V of what followed each step, from features and the memory at the segment's start alone."""
-    policy, rollouts = collected(network, 5, value_network=value_network)
+@pytest.mark.parametrize(("network", "value_network", "normalized"), [
+    ("mlp", "copy", False), ("mlp", "shared", True), ("lstm", "shared", False), ("lstm", "copy", True)])
+def test_segments_give_back_what_the_policy_thought(network, value_network, normalized):
+    """log mu, and V of what followed each step, from features and the memory at the segment's start alone.
+
+    Features are of the statistics by which the policy acted, whatever these have become.
+    """
+    policy, rollouts = collected(network, 5, value_network=value_network, normalize_observations=normalized)
+    assert normalized == (policy.normalize.obs is not None)
     update = updater(policy, Config())
     for rollout in rollouts:
         segments = segments_of(policy, rollout)
