@@ -54,7 +54,8 @@ class Config(RolloutConfig):
                             "Lower replay_start, or give replay_ratio=0")
 
 
-_CONTROL = dict(num_env=8, value_network="copy", replay_start=1000)
+_CONTROL = dict(num_env=8, value_network="copy", replay_start=1000, ent_coef=0.003, normalize_observations=True,
+                normalize_rewards=True)
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {
