@@ -2,13 +2,16 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 
+import gymnasium as gym
 import pytest
 import tensorflow as tf
 
 from baselines_lite import ppo2
+from baselines_lite.common.policies.actor_critic import ActorCritic
 from tests.conftest import ROOT
 
 PROGRAM = """
@@ -108,3 +111,14 @@ def test_threads_that_tensorflow_cannot_change_any_more_are_told(tmp_path, capfd
     ppo2.learn("CartPole-v1", 64, num_env=2, nsteps=32, threads=has + 1, log_path=str(tmp_path))
     assert f"already running, with threads={has}: " in capfd.readouterr().out
     assert json.loads((tmp_path / "config.json").read_text())["threads"] == has
+
+
+def test_an_unpickled_policy_takes_the_threads_of_a_loaded_one(tmp_path):
+    """In a process of which it is the first: TensorFlow would take a thread for each core, and a GPU's whole memory."""
+    box = gym.spaces.Box(-1, 1, (3,))
+    (tmp_path / "policy").write_bytes(pickle.dumps(ActorCritic(box, box, seed=1)))
+    program = ("import pickle; policy = pickle.load(open('policy', 'rb')); import tensorflow as tf; "
+               "print(tf.config.threading.get_intra_op_parallelism_threads())")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.stdout == "1\n", done.stderr

@@ -23,12 +23,9 @@ import tensorflow as tf
 from baselines_lite.common.envs.atari_options import AtariOptions
 from baselines_lite.common.networks.check_options import check_network_options
 from baselines_lite.common.networks.layers import Blank
-from baselines_lite.common.networks.options import SMALL
 from baselines_lite.common.policies import actor_q, deterministic_policy, q_policy  # noqa: F401  (kinds of Policy)
 from baselines_lite.common.policies.file_format import Fault, ModelFile, check_tensor, opened, space_from_json
 from baselines_lite.common.policies.policy import Policy
-from baselines_lite.common.system import tf_setup
-from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.options import Json, check, convert, override, to_dict
 
 COMPUTE = ("float32", "bfloat16")  # what a policy of float32 weights may compute in
@@ -49,9 +46,8 @@ def load_policy(path: str | Path, network: str | None = None) -> Policy:
                         f"module first, or on the command line give --alg={file.metadata.get('algorithm')}")
         settings = checked_settings(kind, file.metadata["settings"], network)
         spaces = [space_from_json(file.metadata[name], file) for name in ("observation_space", "action_space")]
-        tf_setup.setup(Comm(), tf_setup.threads_for(settings["network"] in SMALL, Comm()))
         sizes = [math.prod(shape) for name, shape in file.shapes.items() if name.startswith("weights/")]
-        policy = kind(*spaces, **settings, weights_rng=Blank(sizes))
+        policy = kind.of(*spaces, settings, weights_rng=Blank(sizes))
         if policy.settings.keys() != settings.keys():
             raise Fault(f"is damaged: its settings are {', '.join(settings)}, not {', '.join(policy.settings)}")
         policy.info = checked_info(file.metadata, policy)

@@ -6,6 +6,7 @@ what is evaluated are normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
+import copy
 import functools
 import signal
 from collections.abc import Callable, Mapping
@@ -17,10 +18,13 @@ import tensorflow as tf
 
 from baselines_lite.common.networks.builders import build, takes_pictures
 from baselines_lite.common.networks.observations import Encoder, brief
+from baselines_lite.common.networks.options import SMALL
 from baselines_lite.common.networks.parameters import Parameters, weights
 from baselines_lite.common.policies.file_format import Held, encoded, write
 from baselines_lite.common.policies.normalize import Normalize
+from baselines_lite.common.system import tf_setup
 from baselines_lite.common.system.errors import UserError, counted
+from baselines_lite.common.system.mpi import Comm
 from baselines_lite.common.system.seeding import stream
 from baselines_lite.common.system.state import Stateful
 
@@ -92,18 +96,22 @@ class Policy(tf.Module, Stateful):
         else:
             super().__setattr__(name, value)
 
+    @classmethod
+    def of(cls, observation_space: gym.Space, action_space: gym.Space, settings: Mapping[str, Any], **more: Any
+           ) -> Self:
+        """A policy by its settings, from a file or another process: TensorFlow may not run yet, and is set up first."""
+        tf_setup.setup(Comm(), tf_setup.threads_for(settings["network"] in SMALL, Comm()))
+        return cls(observation_space, action_space, **settings, **more)
+
     def copy(self) -> Self:
-        """Another policy of this kind with the same parameters: a target network, say."""
-        other = type(self)(self.observation_space, self.action_space, **self.settings, dtype=self.dtype)
-        mine, theirs = weights(self), weights(other)
-        for path, parameter in mine.items():
-            theirs[path].assign(parameter.numpy())
-        return other
+        """Another policy of this kind with the same state: a target network, say."""
+        return copy.deepcopy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, as on its way to another process, or copied, it is made anew and given its state."""
-        make = functools.partial(type(self), **self.settings, dtype=self.dtype)
-        return make, (self.observation_space, self.action_space), {"info": self.info, "state": self.state()}
+        make = functools.partial(type(self).of, dtype=self.dtype)
+        return (make, (self.observation_space, self.action_space, self.settings),
+                {"info": self.info, "state": self.state()})
 
     def __setstate__(self, given: dict[str, Any]) -> None:
         self.info = given["info"]
