@@ -6,7 +6,6 @@ what is evaluated are normalised features, as a rollout stores them.
 
 from __future__ import annotations
 
-import copy
 import functools
 import signal
 from collections.abc import Callable, Mapping
@@ -104,8 +103,15 @@ class Policy(tf.Module, Stateful):
         return cls(observation_space, action_space, **settings, **more)
 
     def copy(self) -> Self:
-        """Another policy of this kind with the same state: a target network, say."""
-        return copy.deepcopy(self)
+        """Another policy of this kind with the same parameters: a target network, say.
+
+        Not with the rest of its state, as `copy.deepcopy` gives: that is of the environments that it learns in.
+        """
+        other = self.of(self.observation_space, self.action_space, self.settings, dtype=self.dtype)
+        mine, theirs = weights(self), weights(other)
+        for path, parameter in mine.items():
+            theirs[path].assign(parameter.numpy())
+        return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, as on its way to another process, or copied, it is made anew and given its state."""
